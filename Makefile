@@ -1,0 +1,82 @@
+# dev: build, test, show. `make help` lists the targets.
+#
+# Two commands are enough on a bare Debian or Ubuntu with Go and git: `make demo` and `make test`. Both install what they need (sudo only if
+# not root); on other systems they say what to install. Variables: VERSION, ARCH, GO, FUZZTIME, BENCH.
+
+GO      ?= go
+GOOS    := $(shell $(GO) env GOOS)
+GOARCH  := $(shell $(GO) env GOARCH)
+ARCH    ?= $(GOARCH)
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+LINT      := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+# Release flags. CGO_ENABLED=0: one static program that runs on any distribution.
+LDFLAGS := -s -w -X github.com/seed71221737/dev/cmd.Version=$(VERSION)
+# A module file beside ours in which one dependency starts faster: docs/adr/0003-lazy-json-schema.md.
+LAZY    := dist/lazyschema
+RELEASE := -modfile=$(LAZY)/go.mod -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+
+# The engine's bundle is embedded where it can run: on Linux, once `make engine` has made it.
+BUNDLE := engine-linux-$(GOARCH).tar.zst
+
+.DEFAULT_GOAL := build
+.PHONY: help build engine bundle demo demo-test test cross bench lint fmt man clean deps lazyschema
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: lazyschema ## build bin/dev, with the engine inside it if `make engine` has made one
+	@mkdir -p bin
+	@if [ '$(GOOS)' = linux ] && [ -f 'dist/$(BUNDLE)' ]; then \
+		ln -f 'dist/$(BUNDLE)' 'engine/native/$(BUNDLE)' && set -- -tags bundle; \
+	fi; \
+	CGO_ENABLED=0 $(GO) build $(RELEASE) "$$@" -o bin/ ./cmd/dev
+	@echo "built bin/dev $(VERSION)"
+
+engine: deps ## build the engine that dev carries into dist/ (ARCH=amd64, arm64 or all); nothing to do if it is up to date
+	cd engine/bundle && $(GO) run . -arch $(ARCH) -o ../../dist
+
+bundle: engine
+
+demo: deps engine build ## build all, run examples/guestbook with bin/dev and show its page
+	$(GO) run ./hack/demo
+
+demo-test: deps engine build ## the demo on an engine of its own, removed afterwards
+	$(GO) run ./hack/demo -test
+
+test: deps ## everything that proves the product; says at the end what ran and what was skipped
+	$(GO) run ./hack/check
+
+cross: lazyschema ## cross-compile for linux, darwin and windows on amd64 and arm64 into dist/, and vet the tests for each system
+	@set -e; for p in $(PLATFORMS); do \
+		os=$${p%/*}; arch=$${p#*/}; ext=; [ $$os != windows ] || ext=.exe; \
+		echo "build dist/dev-$$os-$$arch$$ext"; \
+		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) build $(RELEASE) -o dist/dev-$$os-$$arch$$ext ./cmd/dev; \
+	done
+	@set -e; for os in darwin windows; do echo "vet for $$os"; CGO_ENABLED=0 GOOS=$$os $(GO) vet ./...; done
+
+bench: deps engine build ## measure dev side by side with docker compose; prints the table of docs/performance.md
+	$(GO) run ./bench $(BENCH)
+
+lint: ## run golangci-lint (.golangci.yml), and shellcheck if it is installed
+	$(GO) run $(LINT) run ./...
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck .ci/run hack/*.sh; else echo 'shellcheck: not installed, skipped'; fi
+
+fmt: ## format the Go files
+	@git ls-files -co --exclude-standard -- '*.go' | xargs gofmt -l -w
+
+man: ## write the manual pages into dist/man
+	$(GO) run ./hack/man dist/man
+
+clean: ## remove what was built; the engine's build stays in Go's cache
+	rm -rf bin dist engine/native/engine-linux-*.tar.zst
+
+deps: ## install what the other targets need (Debian, Ubuntu), or say what to install
+	@hack/deps.sh
+
+# Not a target of its own for users: the module file that release builds use.
+lazyschema:
+	@mkdir -p $(LAZY)
+	@$(GO) run ./hack/lazyschema $(LAZY)
