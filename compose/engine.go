@@ -10,8 +10,8 @@ import (
 type Engine interface {
 	// Observe takes one snapshot of what q asks for.
 	Observe(ctx context.Context, q Query) (Snapshot, error)
-	// Do carries out one operation other than OpAwait. made holds the results of the operations that it needs; progress within the
-	// operation is told to sink.
+	// Do carries out one operation other than OpAwait. made holds the results of the operations that it needs, and nobody else uses it;
+	// progress within the operation is told to sink.
 	Do(ctx context.Context, op Op, made Results, sink Sink) (Result, error)
 	// Await returns nil as soon as the container satisfies the condition, and an error that explains itself when it no longer can: an
 	// *AwaitError with exit code, last probe output and log tail. It reacts to the engine's events.

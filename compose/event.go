@@ -28,7 +28,10 @@ type Event struct {
 	Current, Total int64
 	// Detail carries what only one adapter and one renderer understand (BuildKit's solve status).
 	Detail any
-	Err    error
+	// Result is what the operation made; with EventDone.
+	Result Result
+	// Err is why it failed; with EventFailed.
+	Err error
 }
 
 // Sink takes events. It is called from several goroutines at once and must not block for long.

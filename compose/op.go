@@ -15,6 +15,10 @@ import (
 type OpKind string
 
 // The kinds of operations. The comment names the payload fields of [Op] that each uses.
+//
+// An operation whose outcome is there already succeeds, because somebody else, or an earlier attempt whose answer was lost, may have been
+// there first: removing what is gone, stopping or killing what does not run, starting what runs, creating a network or volume of that name that
+// carries the project's label, renaming to the name it has. Removing a container that is being removed waits for that removal.
 const (
 	OpPullImage        OpKind = "pull image"        // Image
 	OpBuildImage       OpKind = "build image"       // Build
@@ -44,6 +48,11 @@ type Op struct {
 	ID    int
 	Kind  OpKind
 	Needs []int
+	// After lists operations, of smaller IDs too, that must have ended before this one, in whatever way.
+	After []int
+	// Fallback, unless 0, is the operation (of a smaller ID) that this one stands in for: it is carried out only if that one failed. If that
+	// one succeeded, its result counts as the result of this one.
+	Fallback int
 	// Target is the name the user knows: "container app-web-1", "network app_default", "image nginx".
 	Target string
 	// Service is the service the operation is done for; empty for networks and volumes.
@@ -85,6 +94,8 @@ type Condition string
 
 // The conditions, named as in the Compose specification's depends_on where it has them.
 const (
+	// ConditionStarted needs no waiting: an operation that needs it needs the start operation itself.
+	ConditionStarted   Condition = types.ServiceConditionStarted
 	ConditionHealthy   Condition = types.ServiceConditionHealthy
 	ConditionCompleted Condition = types.ServiceConditionCompletedSuccessfully
 	// ConditionRunningOrHealthy is what `up --wait` asks for: healthy if there is a health check, else running; a container
