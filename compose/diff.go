@@ -13,7 +13,7 @@ import (
 
 // DiffServices lists the fields that differ, ordered by path, secrets masked.
 func DiffServices(before, after types.ServiceConfig) []Change {
-	a, b := tree(before), tree(after)
+	a, b := configTree(before), configTree(after)
 	keys := maps.Clone(a)
 	maps.Copy(keys, b)
 	var changes []Change
@@ -27,7 +27,7 @@ func DiffServices(before, after types.ServiceConfig) []Change {
 	return changes
 }
 
-func tree(s types.ServiceConfig) map[string]any {
+func configTree(s types.ServiceConfig) map[string]any {
 	b, _ := json.Marshal(s)
 	var t map[string]any
 	_ = json.Unmarshal(b, &t)

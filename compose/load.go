@@ -4,17 +4,24 @@ package compose
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
+	"slices"
+	"strings"
 
+	"github.com/compose-spec/compose-go/v2/consts"
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/compose-spec/compose-go/v2/utils"
 )
 
 // LoadOptions say which Compose files make up a project and how they are read. Nothing is taken from the process: neither its
-// environment nor its working directory.
+// environment nor its working directory (but "~" in a path is the home folder of the process's user).
 type LoadOptions struct {
-	// WorkingDir is where the user stands; Compose files are searched for here and above. Must be absolute.
+	// WorkingDir is where the user stands; Compose files are searched for here and above. It must be absolute.
 	WorkingDir string
 	// ProjectDir is the folder that relative paths are resolved against; empty: that of the first Compose file.
 	ProjectDir string
@@ -25,15 +32,15 @@ type LoadOptions struct {
 	ProjectName string
 	// Profiles to enable; empty: COMPOSE_PROFILES.
 	Profiles []string
-	// EnvFiles replace the default .env; empty: COMPOSE_ENV_FILES, else .env beside the Compose file.
+	// EnvFiles replace the default .env; empty: COMPOSE_ENV_FILES, else .env in the project's folder.
 	EnvFiles []string
-	// Environment is the process's environment.
+	// Environment is the process's environment. It is not changed.
 	Environment map[string]string
 	// Services are enabled, with all they need, even when they are in an inactive profile; others are left out. Empty: all
 	// services of the active profiles.
 	Services []string
 
-	Compatibility    bool // container names with "_" in place of "-"
+	Compatibility    bool // "_" in place of "-" in the names of containers and images
 	AllResources     bool // keep networks, volumes, … that no service uses
 	NoInterpolate    bool
 	NoNormalize      bool
@@ -41,36 +48,226 @@ type LoadOptions struct {
 	NoConsistency    bool
 	NoEnvResolution  bool // leave env_file unread and variables without a value unresolved
 
-	// Warn is told of what the user should know but that stops nothing. Nil: forget it.
+	// Warn is told, before Load returns, of what the user should know but that stops nothing. Nil: forget it.
 	Warn func(Warning)
 }
 
-// Load reads Compose files into a project, which nothing changes afterwards.
+// Variables that steer loading, beside those compose-go names.
+const (
+	envFilesVariable       = "COMPOSE_ENV_FILES"
+	compatibilityVariable  = "COMPOSE_COMPATIBILITY"
+	windowsPathsVariable   = "COMPOSE_CONVERT_WINDOWS_PATHS"
+	defaultPlatformEnvName = "DOCKER_DEFAULT_PLATFORM"
+)
+
+// labelVersion is what [LabelVersion] says: the docker compose release whose labels, hashes and names these are. It is not the
+// version of this program.
+const labelVersion = "5.0.2"
+
+// Load reads Compose files into a project, which nothing changes afterwards. Errors in the files name file and line; an error may have
+// a Hint() string.
 func Load(ctx context.Context, o LoadOptions) (*types.Project, error) {
-	details := types.ConfigDetails{WorkingDir: o.WorkingDir, Environment: o.Environment}
-	for _, f := range o.Files {
-		details.ConfigFiles = append(details.ConfigFiles, types.ConfigFile{Filename: f})
-	}
-	if len(o.Files) == 0 {
-		details.ConfigFiles = []types.ConfigFile{{Filename: filepath.Join(o.WorkingDir, "compose.yaml")}}
-	}
-	p, err := loader.LoadWithContext(ctx, details, func(l *loader.Options) {
-		l.SetProjectName(loader.NormalizeProjectName(filepath.Base(o.WorkingDir)), o.ProjectName != "")
-	})
+	r, err := newReading(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range details.ConfigFiles {
-		p.ComposeFiles = append(p.ComposeFiles, f.Filename)
+	p, err := loader.LoadWithContext(ctx, r.details(), r.configure)
+	if err != nil {
+		return nil, r.files.explain(err)
+	}
+	r.warnings()
+	p.ComposeFiles = r.files.names()
+	if r.compatibility {
+		p.Environment[compatibilityVariable] = "true"
+	}
+	return r.finish(p)
+}
+
+// Model reads Compose files into a tree of plain values, for printing. Services is not looked at; see [LoadOptions] for the rest.
+func Model(ctx context.Context, o LoadOptions) (map[string]any, error) {
+	r, err := newReading(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	model, err := loader.LoadModelWithContext(ctx, r.details(), r.configure)
+	if err != nil {
+		return nil, r.files.explain(err)
+	}
+	r.warnings()
+	return model, nil
+}
+
+// reading is one load: the options with all defaults filled in, and the files' contents.
+type reading struct {
+	o             LoadOptions
+	env           map[string]string
+	files         *sources
+	envFiles      []string
+	projectDir    string
+	compatibility bool
+	unset         *unsetVariables
+}
+
+func newReading(ctx context.Context, o LoadOptions) (*reading, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if !filepath.IsAbs(o.WorkingDir) {
+		return nil, fmt.Errorf("load compose files: working directory %q is not absolute", o.WorkingDir)
+	}
+	if o.ProjectName != loader.NormalizeProjectName(o.ProjectName) {
+		return nil, invalidNameError(o.ProjectName)
+	}
+	if o.Warn == nil {
+		o.Warn = func(Warning) {}
+	}
+	registerRawEnvFiles()
+	f, err := locate(o)
+	if err != nil {
+		return nil, err
+	}
+	r := &reading{o: o, env: f.env, envFiles: f.envFiles, projectDir: f.dir, unset: &unsetVariables{}}
+	r.compatibility = o.Compatibility || utils.StringToBool(f.env[compatibilityVariable])
+	r.files, err = readSources(f.files, o.Stdin)
+	return r, err
+}
+
+func (r *reading) details() types.ConfigDetails {
+	d := types.ConfigDetails{WorkingDir: r.projectDir, Environment: r.env}
+	for _, f := range r.files.given {
+		d.ConfigFiles = append(d.ConfigFiles, types.ConfigFile{Filename: f.name, Content: f.content})
+	}
+	return d
+}
+
+// configure sets the loader's options.
+func (r *reading) configure(l *loader.Options) {
+	o := r.o
+	l.SkipInterpolation = o.NoInterpolate
+	l.SkipNormalization = o.NoNormalize
+	l.SkipConsistencyCheck = o.NoConsistency
+	l.SkipResolveEnvironment = true // finish does it, for the selected services only
+	l.ResolvePaths = !o.NoPathResolution
+	l.ConvertWindowsPaths = l.ResolvePaths && utils.StringToBool(r.env[windowsPathsVariable])
+	l.Profiles = o.Profiles
+	if len(l.Profiles) == 0 {
+		for _, name := range strings.Split(r.env[consts.ComposeProfiles], ",") {
+			l.Profiles = append(l.Profiles, strings.TrimSpace(name))
+		}
+	}
+	l.ResourceLoaders = []loader.ResourceLoader{remoteRefuser{}}
+	l.Interpolate.Substitute = r.unset.substitute
+	l.Interpolate.TypeCastMapping = warnOfOldBooleans(l.Interpolate.TypeCastMapping, o.Warn)
+	r.setName(l)
+}
+
+// setName gives the loader the project's name, unless the files name the project themselves.
+func (r *reading) setName(l *loader.Options) {
+	switch {
+	case r.o.ProjectName != "":
+		l.SetProjectName(r.o.ProjectName, true)
+	case r.env[consts.ComposeProjectName] != "":
+		l.SetProjectName(r.env[consts.ComposeProjectName], true)
+	case !r.files.nameProject():
+		folder := filepath.Base(r.projectDir)
+		if real, err := filepath.EvalSymlinks(r.projectDir); err == nil && filepath.Base(real) != folder {
+			r.o.Warn(Warning{Text: fmt.Sprintf("the project is named %q after a symbolic link, not after the folder it leads to", folder)})
+		}
+		name := loader.NormalizeProjectName(folder)
+		// "Explicit" spares a second parse of all files in search of a name.
+		l.SetProjectName(name, name != "")
+	}
+}
+
+// finish selects the services and resolves what depends on the selection.
+func (r *reading) finish(p *types.Project) (*types.Project, error) {
+	if p.Name == "" {
+		return nil, invalidNameError("")
+	}
+	p, err := selectServices(p, r.o.Services)
+	if err != nil {
+		return nil, err
+	}
+	r.label(p)
+	if !r.o.AllResources {
+		p = p.WithoutUnnecessaryResources()
+	}
+	if r.o.NoEnvResolution {
+		return p, nil
+	}
+	p, err = p.WithServicesEnvironmentResolved(true)
+	if err != nil {
+		return nil, r.files.explain(err)
 	}
 	return p, nil
 }
 
-// Model reads Compose files into a tree of plain values, for printing; see [LoadOptions].
-func Model(ctx context.Context, o LoadOptions) (map[string]any, error) {
-	details := types.ConfigDetails{WorkingDir: o.WorkingDir, Environment: o.Environment}
-	for _, f := range o.Files {
-		details.ConfigFiles = append(details.ConfigFiles, types.ConfigFile{Filename: f})
+func selectServices(p *types.Project, names []string) (*types.Project, error) {
+	if len(names) == 0 {
+		return p, nil
 	}
-	return loader.LoadModelWithContext(ctx, details)
+	for _, name := range names {
+		if _, ok := p.AllServices()[name]; !ok {
+			return nil, &unknownServiceError{name: name, known: slices.Sorted(maps.Keys(p.AllServices()))}
+		}
+	}
+	p, err := p.WithServicesEnabled(names...)
+	if err != nil {
+		return nil, err
+	}
+	return p.WithSelectedServices(names)
+}
+
+// label puts the labels on each service by which docker compose finds its containers.
+func (r *reading) label(p *types.Project) {
+	for name, s := range p.Services {
+		s.CustomLabels = types.Labels{
+			LabelProject:     p.Name,
+			LabelService:     name,
+			LabelVersion:     labelVersion,
+			LabelWorkingDir:  p.WorkingDir,
+			LabelConfigFiles: strings.Join(p.ComposeFiles, ","),
+			LabelOneOff:      "False",
+		}
+		if len(r.envFiles) > 0 {
+			s.CustomLabels[LabelEnvFiles] = strings.Join(r.envFiles, ",")
+		}
+		p.Services[name] = s
+	}
+}
+
+// unknownServiceError is a service that was asked for and is not in the files.
+type unknownServiceError struct {
+	name  string
+	known []string
+}
+
+func (e *unknownServiceError) Error() string { return fmt.Sprintf("no such service: %s", e.name) }
+
+// Hint lists the services there are.
+func (e *unknownServiceError) Hint() string {
+	if len(e.known) == 0 {
+		return "the compose files define no services"
+	}
+	return "the services are: " + strings.Join(e.known, ", ")
+}
+
+// hintedError is an error with the next step.
+type hintedError struct {
+	error
+	hint string
+}
+
+func (e *hintedError) Hint() string  { return e.hint }
+func (e *hintedError) Unwrap() error { return e.error }
+
+func invalidNameError(name string) error {
+	if name == "" {
+		return &hintedError{errors.New("the project has no name"), "name it with -p NAME, or with name: in the compose file"}
+	}
+	hint := "use only lower-case letters, digits, \"-\" and \"_\", starting with a letter or digit"
+	if n := loader.NormalizeProjectName(name); n != "" {
+		hint += fmt.Sprintf(": %s", n)
+	}
+	return &hintedError{fmt.Errorf("invalid project name %q", name), hint}
 }
