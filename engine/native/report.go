@@ -1,0 +1,65 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package native
+
+import (
+	"time"
+
+	"github.com/seed71221737/dev/engine/native/archive"
+	"github.com/seed71221737/dev/engine/native/supervise"
+)
+
+// Stage is how far a supervisor has come.
+type Stage string
+
+// The stages, in order.
+const (
+	StageUnpack    Stage = "unpack"    // the bundle is unpacked and checked
+	StageConfigure Stage = "configure" // the host is looked at and the configuration written
+	StageStart     Stage = "start"     // containerd and dockerd start
+	StageReady     Stage = "ready"     // the API answers
+	StageStopping  Stage = "stopping"  // components are ended
+)
+
+// Report is what the supervisor says about itself on its control socket.
+type Report struct {
+	Schema      int                 `json:"schema"`
+	PID         int                 `json:"pid"`
+	Since       time.Time           `json:"since"` // when the supervisor started
+	Stage       Stage               `json:"stage"`
+	Version     string              `json:"version,omitempty"` // of the bundle
+	Dir         string              `json:"dir,omitempty"`     // where the bundle is unpacked
+	Bundle      []archive.Component `json:"bundle,omitempty"`  // what it consists of
+	DataRoot    string              `json:"data_root"`
+	LiveRestore bool                `json:"live_restore"`
+	Firewall    Firewall            `json:"firewall,omitempty"`
+	Pools       []string            `json:"address_pools,omitempty"`
+	Warnings    []string            `json:"warnings,omitempty"`
+	Components  []supervise.State   `json:"components"`
+}
+
+const reportSchema = 1
+
+// Failure is why a start failed, as the supervisor leaves it for the command
+// that started it.
+type Failure struct {
+	Stage   Stage    `json:"stage"`
+	Message string   `json:"error"`
+	Fix     string   `json:"hint,omitempty"`
+	Log     []string `json:"log,omitempty"`
+}
+
+func (f *Failure) Error() string {
+	return "start the engine (stage " + string(f.Stage) + "): " + f.Message
+}
+
+// Hint names the next step.
+func (f *Failure) Hint() string {
+	if f.Fix != "" {
+		return f.Fix
+	}
+	return "`dev engine logs` shows what the components said"
+}
+
+// Lines are the last log lines of the component that failed.
+func (f *Failure) Lines() []string { return f.Log }
