@@ -4,14 +4,19 @@
 //
 // A command turns flags into options, calls the packages below and renders what they return; it holds no domain logic. This is the only package
 // that prints, prompts, handles signals or ends the process. stdout is data, stderr is talk.
+//
+// The commands that docker compose has are mounted twice, as `dev X` and as `dev compose X`, with the same flags. Flags of dev
+// itself (see globals) stand before the command.
 package cmd
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"log/slog"
 	"os"
-
-	"github.com/spf13/cobra"
+	"strings"
+	"sync"
 )
 
 // app is what every command is given: where to read and write, and the global flags. Tests make one of their own.
@@ -22,8 +27,15 @@ type app struct {
 	env []string
 	// cwd is the folder the user stands in.
 	cwd string
-	// host is the --host flag: the engine's address, empty to resolve it (package endpoint).
-	host string
+	// interrupts tells of Ctrl-C; nil in tests.
+	interrupts *interrupts
+	globals
+
+	mu sync.Mutex
+	// undo gives the terminal back: what raw mode and live progress changed, newest last.
+	undo []func()
+	// live is the progress shown right now, if any: talk goes through it.
+	live progress
 }
 
 // Main runs the command line of this process and returns its exit code.
@@ -33,8 +45,14 @@ func Main() int {
 		cwd = "."
 	}
 	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Environ(), cwd: cwd}
-	ctx, stop := notifyContext(context.Background(), a.err)
+	defer a.restoreTerminal()
+	ctx, interrupts, stop := handleInterrupts(context.Background(), func() {
+		a.restoreTerminal()
+		fmt.Fprintln(os.Stderr, "aborted")
+		os.Exit(exitCancelled)
+	})
 	defer stop()
+	a.interrupts = interrupts
 	return a.run(ctx, os.Args[1:])
 }
 
@@ -48,16 +66,58 @@ func (a *app) run(ctx context.Context, args []string) int {
 	return a.exitCode(ctx, root.ExecuteContext(ctx))
 }
 
-func newRootCommand(a *app) *cobra.Command {
-	root := &cobra.Command{
-		Use:           "dev",
-		Short:         "Run multi-container applications on your workstation",
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		Args:          cobra.NoArgs,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+// getenv looks a variable up in the process environment; the last one wins, as in a shell.
+func (a *app) getenv(name string) string {
+	value, _ := a.lookupEnv(name)
+	return value
+}
+
+func (a *app) lookupEnv(name string) (value string, ok bool) {
+	for _, kv := range a.env {
+		if k, v, found := strings.Cut(kv, "="); found && k == name {
+			value, ok = v, true
+		}
 	}
-	root.PersistentFlags().StringVarP(&a.host, "host", "H", "", "address of the engine to use (unix://, tcp://, ssh://)")
-	root.AddCommand(newVersionCommand(a))
-	return root
+	return value, ok
+}
+
+// environment is the process environment as a map.
+func (a *app) environment() map[string]string {
+	m := make(map[string]string, len(a.env))
+	for _, kv := range a.env {
+		if k, v, ok := strings.Cut(kv, "="); ok && k != "" {
+			m[k] = v
+		}
+	}
+	return m
+}
+
+// logger writes what --debug asks for to stderr, else nothing below warnings.
+func (a *app) logger() *slog.Logger {
+	level := slog.LevelWarn
+	if a.debug {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
+}
+
+// onRestore remembers how to give the terminal back if the process must end at once; the returned func forgets it and does it now.
+func (a *app) onRestore(f func()) (now func()) {
+	var once sync.Once
+	do := func() { once.Do(f) }
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.undo = append(a.undo, do)
+	return do
+}
+
+// restoreTerminal undoes all that changed the terminal, newest first. It is safe to call at any moment, more than once.
+func (a *app) restoreTerminal() {
+	a.mu.Lock()
+	undo := a.undo
+	a.undo = nil
+	a.mu.Unlock()
+	for i := len(undo) - 1; i >= 0; i-- {
+		undo[i]()
+	}
 }

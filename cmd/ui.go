@@ -1,0 +1,224 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package cmd
+
+import (
+	"io"
+	"strings"
+	"sync"
+
+	"github.com/seed71221737/dev/compose"
+)
+
+// progress shows what a plan does while it is applied: one row for each thing that the plan touches. Its Event, show and note may be called from
+// several goroutines at once and do not wait for the terminal.
+type progress interface {
+	compose.Sink
+	// show tells the state of something without an operation of its own, such as a container that runs already.
+	show(s status)
+	// note shows a line of talk.
+	note(text string)
+	// above runs write, which writes to the same terminal, so that neither gets into the other's lines.
+	above(write func())
+	// close draws what became of it all and gives the terminal back. It may be called again.
+	close()
+}
+
+// rowState is how far the thing in a row is.
+type rowState int
+
+const (
+	rowWorking rowState = iota
+	rowDone
+	rowWarning
+	rowFailed
+)
+
+func (s rowState) String() string {
+	return [...]string{"Working", "Done", "Warning", "Error"}[s]
+}
+
+// status is what a row says: "Container app-web-1", "Started".
+type status struct {
+	ID   string
+	Part string // a part of it, such as an image's layer; its own row in no rendering
+	Text string
+	// Details say more: why, or the error.
+	Details        string
+	State          rowState
+	Current, Total int64 // bytes of the part
+}
+
+// verbs are the words for an operation under way and done.
+func verbs(op compose.Op) (working, done string) {
+	switch op.Kind {
+	case compose.OpPullImage:
+		return "Pulling", "Pulled"
+	case compose.OpBuildImage:
+		return "Building", "Built"
+	case compose.OpRemoveImage, compose.OpRemoveNetwork, compose.OpRemoveVolume, compose.OpRemoveContainer:
+		return "Removing", "Removed"
+	case compose.OpCreateNetwork, compose.OpCreateVolume, compose.OpCreateContainer:
+		return "Creating", "Created"
+	case compose.OpCopyFiles:
+		return "Copying files", "Created"
+	case compose.OpStartContainer:
+		return "Starting", "Started"
+	case compose.OpStopContainer:
+		return "Stopping", "Stopped"
+	case compose.OpRestartContainer:
+		return "Restarting", "Restarted"
+	case compose.OpKillContainer:
+		return "Killing", "Killed"
+	case compose.OpPauseContainer:
+		return "Pausing", "Paused"
+	case compose.OpUnpauseContainer:
+		return "Unpausing", "Unpaused"
+	case compose.OpRenameContainer:
+		return "Renaming", "Created"
+	case compose.OpRunHook:
+		return "Running hook", "Hook done"
+	case compose.OpAwait:
+		return "Waiting", awaited(op.Condition)
+	}
+	return "Working", "Done"
+}
+
+func awaited(c compose.Condition) string {
+	switch c {
+	case compose.ConditionHealthy:
+		return "Healthy"
+	case compose.ConditionCompleted:
+		return "Exited"
+	}
+	return "Running"
+}
+
+// statusOf turns an event into what its row says; ok is false for events that say nothing to the user.
+func statusOf(e compose.Event) (s status, ok bool) {
+	working, done := verbs(e.Op)
+	s = status{ID: title(e.Op.Target), Part: e.Part, Current: e.Current, Total: e.Total}
+	switch e.Kind {
+	case compose.EventStarted:
+		s.Text = working
+		if len(e.Op.Changes) > 0 {
+			s.Details = e.Op.Reason
+		}
+	case compose.EventProgress:
+		s.Text = working
+		if e.Part != "" {
+			s.Text = e.Text
+		}
+	case compose.EventWarning:
+		s.State, s.Text, s.Details = rowWarning, "Warning", e.Text
+	case compose.EventDone:
+		s.State, s.Text = rowDone, done
+	case compose.EventFailed:
+		s.State, s.Text = rowFailed, "Error"
+		if e.Op.BestEffort {
+			s.State, s.Text = rowWarning, "Warning"
+		}
+		if e.Err != nil {
+			s.Details = firstLine(e.Err.Error())
+		}
+	case compose.EventSkipped:
+		s.State, s.Text = rowWarning, "Skipped"
+	default:
+		return status{}, false
+	}
+	return s, s.ID != ""
+}
+
+// title gives the first letter of a target its capital: "Container app-web-1".
+func title(target string) string {
+	if target == "" {
+		return ""
+	}
+	return strings.ToUpper(target[:1]) + target[1:]
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}
+
+// startProgress opens the progress that the flags ask for: live rows on a terminal, lines elsewhere. heading names the command.
+func (a *app) startProgress(heading string, quiet bool) progress {
+	w := a.err
+	if isTrue(a.getenv("COMPOSE_STATUS_STDOUT")) {
+		w = a.out
+	}
+	var p progress
+	switch mode := a.progressMode(w, quiet); mode {
+	case "quiet":
+		p = quietProgress{}
+	case "json":
+		p = &jsonProgress{out: w}
+	case "tty":
+		p = startTree(w, heading, a.treeStyle(w), a.onRestore)
+	default:
+		p = &plainProgress{out: w, builds: newBuilds(w, "plain")}
+	}
+	a.mu.Lock()
+	a.live = p
+	a.mu.Unlock()
+	return closing{p, func() {
+		a.mu.Lock()
+		a.live = nil
+		a.mu.Unlock()
+	}}
+}
+
+// progressMode is the rendering to use on w: tty, plain, json or quiet.
+func (a *app) progressMode(w io.Writer, quiet bool) string {
+	switch {
+	case quiet || a.progressName == "quiet" || a.progressName == "none":
+		return "quiet"
+	case a.progressName == "json" || a.progressName == "plain" || a.progressName == "tty":
+		return a.progressName
+	case a.ansi == "never":
+		return "plain"
+	case a.ansi == "always" || a.moves(w):
+		return "tty"
+	}
+	return "plain"
+}
+
+// closing runs after once when the progress is closed.
+type closing struct {
+	progress
+	after func()
+}
+
+func (c closing) close() {
+	c.progress.close()
+	c.after()
+}
+
+// warn tells the user something that stops nothing. It is talk: it goes to stderr, above live progress if there is any.
+func (a *app) warn(text string) {
+	a.mu.Lock()
+	live := a.live
+	a.mu.Unlock()
+	if live != nil {
+		live.note(text)
+		return
+	}
+	if a.progressName == "json" {
+		(&jsonProgress{out: a.err}).note(text)
+		return
+	}
+	io.WriteString(a.err, a.painter(a.err, false)(yellow, "warning:")+" "+text+"\n")
+}
+
+// lockedWriter lets several goroutines write whole lines.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
+}

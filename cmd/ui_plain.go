@@ -1,0 +1,132 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package cmd
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/seed71221737/dev/compose"
+)
+
+// plainProgress writes one line for each change, for logs and pipes. Byte counts of layers are left out.
+type plainProgress struct {
+	mu     sync.Mutex
+	out    io.Writer
+	last   map[string]string
+	builds *builds
+}
+
+func (p *plainProgress) Event(e compose.Event) {
+	if p.builds.take(e) {
+		return
+	}
+	if s, ok := statusOf(e); ok && s.Part == "" {
+		p.show(s)
+	}
+}
+
+func (p *plainProgress) show(s status) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	line := s.ID + " " + s.Text
+	if s.Details != "" {
+		line += ": " + s.Details
+	}
+	if p.last[s.ID] == line {
+		return
+	}
+	if p.last == nil {
+		p.last = map[string]string{}
+	}
+	p.last[s.ID] = line
+	fmt.Fprintln(p.out, line)
+}
+
+func (p *plainProgress) note(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprintln(p.out, "warning: "+text)
+}
+
+func (p *plainProgress) above(write func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	write()
+}
+
+func (p *plainProgress) close() { p.builds.close() }
+
+// jsonProgress writes one JSON object a line, with the fields that docker compose's --progress json has.
+type jsonProgress struct {
+	mu  sync.Mutex
+	out io.Writer
+}
+
+type jsonStatus struct {
+	ID       string `json:"id,omitempty"`
+	ParentID string `json:"parent_id,omitempty"`
+	Status   string `json:"status,omitempty"`
+	Text     string `json:"text,omitempty"`
+	Details  string `json:"details,omitempty"`
+	Reason   string `json:"reason,omitempty"`
+	Current  int64  `json:"current,omitempty"`
+	Total    int64  `json:"total,omitempty"`
+	Percent  int    `json:"percent,omitempty"`
+}
+
+func (p *jsonProgress) Event(e compose.Event) {
+	s, ok := statusOf(e)
+	if !ok {
+		return
+	}
+	reason := ""
+	if e.Kind == compose.EventStarted {
+		reason = e.Op.Reason
+	}
+	p.write(jsonOf(s, reason))
+}
+
+func jsonOf(s status, reason string) jsonStatus {
+	j := jsonStatus{
+		ID: s.ID, Status: s.State.String(), Text: s.Text, Details: s.Details, Reason: reason, Current: s.Current, Total: s.Total,
+	}
+	if s.Part != "" {
+		j.ID, j.ParentID = s.Part, s.ID
+	}
+	if s.Total > 0 {
+		j.Percent = int(min(100, 100*s.Current/s.Total))
+	}
+	return j
+}
+
+func (p *jsonProgress) show(s status) { p.write(jsonOf(s, "")) }
+
+func (p *jsonProgress) note(text string) {
+	p.write(jsonStatus{Status: rowWarning.String(), Text: "Warning", Details: text})
+}
+
+func (p *jsonProgress) write(j jsonStatus) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_ = json.NewEncoder(p.out).Encode(j)
+}
+
+func (p *jsonProgress) above(write func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	write()
+}
+
+func (p *jsonProgress) close() {}
+
+// quietProgress shows nothing.
+type quietProgress struct{}
+
+func (quietProgress) Event(compose.Event) {}
+func (quietProgress) show(status)         {}
+func (quietProgress) note(string)         {}
+func (quietProgress) above(write func())  { write() }
+func (quietProgress) close()              {}
