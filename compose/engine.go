@@ -24,6 +24,8 @@ type Query struct {
 	Project string
 	// Networks, Volumes and Images are further names to look up (external networks and volumes, the services' images).
 	Networks, Volumes, Images []string
+	// Tagged are those of Images whose [Image.Tagged] is needed; each costs a call of its own.
+	Tagged []string
 	// SkipNetworks and SkipVolumes leave out the labelled ones, where a command does not need them.
 	SkipNetworks, SkipVolumes bool
 }
