@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what building and testing need beside Go and git: a C compiler and libseccomp for runc, a firewall tool for the engine, and
-# mmdebstrap to make a base image where none can be pulled. Does nothing, and needs no network, when all is there.
+# Installs what building and testing need beside Go and git: a C compiler and libseccomp for runc, a firewall tool for the engine, mmdebstrap
+# to make a base image where none can be pulled, and a static busybox for the tests' images. Does nothing, and needs no network, when all is there.
 set -eu
 
 if [ "$(uname -s)" != Linux ]; then
@@ -13,6 +13,7 @@ PATH=$PATH:/usr/sbin:/sbin # firewall tools live there, and an ordinary user's P
 missing=
 need() { missing="$missing $1"; }
 have() { command -v "$1" >/dev/null 2>&1; }
+static_busybox() { have busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1; }
 # library says whether the compiler finds a static library.
 library() { have gcc && [ "$(gcc -print-file-name="$1")" != "$1" ]; }
 
@@ -22,6 +23,7 @@ have pkg-config || need pkg-config
 library libseccomp.a || need libseccomp-dev
 have nft || have iptables || need iptables
 have mmdebstrap || need mmdebstrap
+static_busybox || need busybox-static
 [ -f /usr/share/keyrings/debian-archive-keyring.gpg ] || need debian-archive-keyring
 [ -f /etc/ssl/certs/ca-certificates.crt ] || [ ! -f /etc/debian_version ] || need ca-certificates
 

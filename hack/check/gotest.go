@@ -1,0 +1,210 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// testTimeout bounds one package's tests.
+const testTimeout = 20 * time.Minute
+
+// goTest runs go test in a folder with further arguments. One line per package is printed, and the output of what failed.
+func goTest(ctx context.Context, r *report, dir string, args ...string) error {
+	cmd := child(ctx, dir, append([]string{"go", "test", "-json", "-timeout", testTimeout.String()}, args...)...)
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	readErr := readTests(stdout, os.Stdout, r)
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("go test %s: %w", strings.Join(args, " "), err)
+	}
+	return readErr
+}
+
+// testEvent is a line of `go test -json` (go doc test2json).
+type testEvent struct {
+	Action, Package, ImportPath, Test, Output string
+	Elapsed                                   float64
+}
+
+// key names what an event is about; a build has no package yet.
+func (e testEvent) key() string { return e.Package + e.ImportPath + " " + e.Test }
+
+// readTests reads events to their end: lines for packages and the output of what failed go to w, skipped and failed tests to the report.
+func readTests(events io.Reader, w io.Writer, r *report) error {
+	said := map[string][]string{} // output by test
+	lines := bufio.NewScanner(events)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		var e testEvent
+		if json.Unmarshal(lines.Bytes(), &e) != nil {
+			fmt.Fprintln(w, lines.Text()) // the go command itself speaks plainly
+			continue
+		}
+		switch e.Action {
+		case "output", "build-output":
+			said[e.key()] = append(said[e.key()], e.Output)
+		case "pass", "skip", "fail", "build-fail":
+			finish(e, said, w, r)
+			delete(said, e.key())
+		}
+	}
+	return lines.Err()
+}
+
+// finish tells of a test or package that has ended.
+func finish(e testEvent, said map[string][]string, w io.Writer, r *report) {
+	output := strings.Join(said[e.key()], "")
+	switch {
+	case e.Action == "build-fail":
+		fmt.Fprint(w, output)
+	case e.Action == "fail":
+		fmt.Fprint(w, output)
+		if e.Test == "" {
+			fmt.Fprintf(w, "FAIL  %s\n", e.Package)
+		}
+		r.fails = append(r.fails, strings.TrimSpace(e.Package+" "+e.Test))
+	case e.Action == "skip" && e.Test != "":
+		r.skips = append(r.skips, skip{e.Package + " " + e.Test, skipReason(output)})
+	case e.Action == "pass" && e.Test == "":
+		fmt.Fprintf(w, "ok    %s %.1fs\n", e.Package, e.Elapsed)
+	}
+}
+
+var skipLine = regexp.MustCompile(`^\s+\S+\.go:\d+: (.*)$`)
+
+// skipReason is the last thing a skipped test said.
+func skipReason(output string) string {
+	reason := "no reason given"
+	for _, l := range strings.Split(output, "\n") {
+		if m := skipLine.FindStringSubmatch(l); m != nil {
+			reason = m[1]
+		}
+	}
+	return reason
+}
+
+// reason is why tests were skipped, with their names.
+type reason struct {
+	text  string
+	tests []string
+}
+
+// reasons groups skipped tests, in a stable order and each test once.
+func reasons(skips []skip) []reason {
+	var found []reason
+	for _, s := range skips {
+		i := slices.IndexFunc(found, func(r reason) bool { return r.text == s.reason })
+		if i < 0 {
+			i = len(found)
+			found = append(found, reason{text: s.reason})
+		}
+		if !slices.Contains(found[i].tests, s.test) {
+			found[i].tests = append(found[i].tests, s.test)
+		}
+	}
+	slices.SortFunc(found, func(a, b reason) int { return strings.Compare(a.text, b.text) })
+	return found
+}
+
+const (
+	module     = "github.com/seed71221737/dev"
+	enginetest = module + "/engine/enginetest"
+)
+
+// goPackage is what go list says of a package.
+type goPackage struct {
+	ImportPath                string
+	TestImports, XTestImports []string
+}
+
+func listPackages(ctx context.Context) ([]goPackage, error) {
+	out, err := output(ctx, "", "go", "list", "-json=ImportPath,TestImports,XTestImports", "./...")
+	if err != nil {
+		return nil, err
+	}
+	var found []goPackage
+	for d := json.NewDecoder(strings.NewReader(out)); ; {
+		var p goPackage
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return found, nil
+		} else if err != nil {
+			return nil, err
+		}
+		found = append(found, p)
+	}
+}
+
+// needsEngine says whether a package's tests use a real engine.
+func (p goPackage) needsEngine() bool {
+	return slices.Contains(p.TestImports, enginetest) || slices.Contains(p.XTestImports, enginetest) || p.ImportPath == enginetest
+}
+
+// rootTests runs the tests with a real engine through sudo, where the first run could not because it was not root's.
+func rootTests(ctx context.Context, r *report) error {
+	if os.Geteuid() == 0 {
+		return skipped("all tests have run as root already")
+	}
+	if _, err := output(ctx, "", "sudo", "-n", "true"); err != nil {
+		return skipped("sudo asks for a password: run `sudo -v` before make test")
+	}
+	packages, err := listPackages(ctx)
+	if err != nil {
+		return err
+	}
+	args := []string{"-exec", "sudo -n -E"}
+	for _, p := range packages {
+		if p.needsEngine() {
+			args = append(args, p.ImportPath)
+		}
+	}
+	return goTest(ctx, r, "", args...)
+}
+
+func nestedTests(ctx context.Context, r *report) error {
+	return errors.Join(goTest(ctx, r, "engine/bundle", "./..."), goTest(ctx, r, "examples/guestbook/web", "./..."))
+}
+
+// fuzz runs each fuzz test for a short time beyond its stored cases.
+func fuzz(ctx context.Context, r *report, each time.Duration) error {
+	packages, err := listPackages(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range packages {
+		if len(p.TestImports)+len(p.XTestImports) == 0 {
+			continue
+		}
+		names, err := output(ctx, "", "go", "test", "-list", "^Fuzz", p.ImportPath)
+		if err != nil {
+			return err
+		}
+		for _, name := range strings.Fields(names) {
+			if !strings.HasPrefix(name, "Fuzz") {
+				continue
+			}
+			fmt.Printf("fuzz  %s %s\n", p.ImportPath, name)
+			err := goTest(ctx, r, "", "-run", "^$", "-fuzz", "^"+name+"$", "-fuzztime", each.String(), p.ImportPath)
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

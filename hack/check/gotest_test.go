@@ -1,0 +1,74 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+const events = `{"Action":"output","Package":"m/a","Test":"TestSkip","Output":"=== RUN   TestSkip\n"}
+{"Action":"output","Package":"m/a","Test":"TestSkip","Output":"    a_test.go:7: needs a real engine: only root can run it\n"}
+{"Action":"output","Package":"m/a","Test":"TestSkip","Output":"--- SKIP: TestSkip (0.00s)\n"}
+{"Action":"skip","Package":"m/a","Test":"TestSkip","Elapsed":0}
+{"Action":"output","Package":"m/a","Test":"TestGood","Output":"noise\n"}
+{"Action":"pass","Package":"m/a","Test":"TestGood","Elapsed":0}
+{"Action":"pass","Package":"m/a","Elapsed":0.25}
+{"Action":"output","Package":"m/b","Test":"TestBad","Output":"    b_test.go:9: got 1, want 2\n"}
+{"Action":"fail","Package":"m/b","Test":"TestBad","Elapsed":0}
+{"Action":"fail","Package":"m/b","Elapsed":0.1}
+{"ImportPath":"m/c","Action":"build-output","Output":"c.go:3:1: syntax error\n"}
+{"ImportPath":"m/c","Action":"build-fail"}
+{"Action":"fail","Package":"m/c","Elapsed":0,"FailedBuild":"m/c"}
+`
+
+func TestReadTests(t *testing.T) {
+	var out strings.Builder
+	r := &report{}
+	if err := readTests(strings.NewReader(events+"go: plain words\n"), &out, r); err != nil {
+		t.Fatal(err)
+	}
+	want := "ok    m/a 0.2s\n    b_test.go:9: got 1, want 2\nFAIL  m/b\nc.go:3:1: syntax error\nFAIL  m/c\ngo: plain words\n"
+	if out.String() != want {
+		t.Errorf("printed %q, want %q", out.String(), want)
+	}
+	if len(r.skips) != 1 || r.skips[0] != (skip{"m/a TestSkip", "needs a real engine: only root can run it"}) {
+		t.Errorf("skips: %q", r.skips)
+	}
+	if got := strings.Join(r.fails, ", "); got != "m/b TestBad, m/b, m/c" {
+		t.Errorf("fails: %s", got)
+	}
+}
+
+func TestSummary(t *testing.T) {
+	r := &report{skips: []skip{{"a T1", "no root"}, {"a T2", "no root"}, {"a T1", "no root"}, {"b T3", "no net"}}}
+	r.add("one", time.Second, nil)
+	r.add("two", 0, skipped("not installed"))
+	if r.failed() {
+		t.Error("a skipped step counts as failed")
+	}
+	r.add("three", 1500*time.Millisecond, errors.New("exit status 1"))
+	if !r.failed() {
+		t.Error("a failed step does not count")
+	}
+	var out strings.Builder
+	r.print(&out)
+	want := `
+=== Summary
+passed        1s  one
+skipped       0s  two: not installed
+FAILED      1.5s  three
+
+Skipped tests, by reason:
+  no net
+    b T3
+  no root
+    a T1
+    a T2
+`
+	if out.String() != want {
+		t.Errorf("printed\n%s\nwant\n%s", out.String(), want)
+	}
+}
