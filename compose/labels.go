@@ -25,3 +25,7 @@ const (
 // LabelServiceConfig holds the resolved service a container was made from (see [EncodeServiceConfig]), beside its hash, so
 // that a later plan can name the fields that changed.
 const LabelServiceConfig = "dev.compose.service-config"
+
+// LabelFiles tells the state of what a container was given that its configuration hash does not cover: configs and secrets (their
+// content, or the file they are), and a seccomp profile. See [FilesLabel].
+const LabelFiles = "dev.compose.files"

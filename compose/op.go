@@ -110,8 +110,10 @@ type ContainerSpec struct {
 	Config   *container.Config
 	Host     *container.HostConfig
 	Networks *network.NetworkingConfig
-	// Image, when set, is the operation that makes the image; the engine adapter then fills LabelImage with what it made.
+	// Image, when set, is the operation that makes the image; Resolve then fills LabelImage with what it made.
 	Image Ref
+
+	later *later // references to containers of the same plan; see Resolve
 }
 
 // NetworkSpec is a network to create.

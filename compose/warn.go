@@ -3,7 +3,12 @@
 package compose
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -22,12 +27,12 @@ type Warning struct {
 // String gives the warning as one line: file:line: service "web": field: text.
 func (w Warning) String() string { return place(w.File, w.Line, w.Service, w.Field) + w.Text }
 
-// FieldError is a field of a Compose file that cannot be honoured.
+// FieldError is a field of a Compose file that is wrong or cannot be honoured.
 type FieldError struct {
 	File    string
 	Line    int // from 1; 0: not known
 	Service string
-	Field   string
+	Field   string // path within the service, or from the top when Service is empty
 	Err     error
 }
 
@@ -54,5 +59,144 @@ func place(file string, line int, service, field string) string {
 	return b.String()
 }
 
-// Unsupported lists the fields of the project that cannot be honoured and that can be left out without harm, with file and line.
-func Unsupported(p *types.Project) []Warning { return nil }
+// findField is find for a field as errors and warnings name it: environment.DEBUG, ports[0].published.
+func (s *sources) findField(service, field string) (file string, line int) {
+	var path []string
+	if service != "" {
+		path = []string{"services", service}
+	}
+	field = strings.NewReplacer("[", ".", "]", "").Replace(field)
+	return s.find(append(path, strings.Split(field, ".")...)...)
+}
+
+// Check returns an error for each thing in the project's services that is refused because leaving it out would make the service something
+// else than what was asked for, with file and line. Plans that create containers begin with it.
+func Check(p *types.Project) error {
+	var all []error
+	var files *sources
+	for _, name := range p.ServiceNames() {
+		err := refuse(p.Services[name])
+		var field *FieldError
+		if errors.As(err, &field) {
+			if files == nil {
+				files = sourcesOf(p)
+			}
+			field.File, field.Line = files.findField(field.Service, field.Field)
+		}
+		all = append(all, err)
+	}
+	return errors.Join(all...)
+}
+
+// refuse returns an error for the first field of the service that is refused.
+func refuse(s types.ServiceConfig) error {
+	for _, f := range []struct {
+		field string
+		set   bool
+		why   string
+	}{
+		{"provider", s.Provider != nil, "services of providers are not supported yet"},
+		{"models", len(s.Models) > 0, "models are not supported yet"},
+		{"use_api_socket", s.UseAPISocket, "not supported yet; mount the engine's socket instead"},
+		{"pre_start", len(s.PreStart) > 0, "hooks before the start are not supported yet; use a service and depends_on with service_completed_successfully"},
+		{"umask", s.Umask != nil, "the engine has no such setting; call umask in the command"},
+	} {
+		if f.set {
+			return &FieldError{Service: s.Name, Field: f.field, Err: errors.New(f.why)}
+		}
+	}
+	if s.Image == "" && s.Build == nil {
+		return &FieldError{Service: s.Name, Err: errors.New("has neither image nor build")}
+	}
+	return nil
+}
+
+// Unsupported lists the fields of the project that cannot be honoured and that can be left out without harm, with file and line, ordered by
+// service. It reads the project's files again if there is anything to report.
+func Unsupported(p *types.Project) []Warning {
+	var found []Warning
+	for _, name := range p.ServiceNames() {
+		s := p.Services[name]
+		add := func(field, text string) {
+			found = append(found, Warning{Service: s.Name, Field: field, Text: text})
+		}
+		for _, field := range clusterOnly(s) {
+			add(field, "has no effect on a single engine")
+		}
+		unsupportedService(s, add)
+		unsupportedVolumes(s, add)
+		unsupportedNetworks(s, add)
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Jobs)) {
+		found = append(found, Warning{Field: "jobs." + name, Text: "jobs are not supported yet; left out"})
+	}
+	found = append(found, missingFiles(p)...)
+	if len(found) > 0 {
+		files := sourcesOf(p)
+		for i, w := range found {
+			found[i].File, found[i].Line = files.findField(w.Service, w.Field)
+		}
+	}
+	return found
+}
+
+func unsupportedService(s types.ServiceConfig, add func(field, text string)) {
+	const windows = "has an effect on Windows engines only"
+	if s.CPUCount != 0 {
+		add("cpu_count", windows)
+	}
+	if s.CPUPercent != 0 {
+		add("cpu_percent", windows)
+	}
+	if s.CredentialSpec != nil {
+		add("credential_spec", windows)
+	}
+	if s.NetworkMode == "host" && len(s.Ports) > 0 {
+		add("ports", "not published: with network_mode \"host\" all ports of the container are the host's already")
+	}
+}
+
+// unsupportedVolumes reports options that belong to another type of mount.
+func unsupportedVolumes(s types.ServiceConfig, add func(field, text string)) {
+	for i, v := range s.Volumes {
+		for option, set := range map[string]bool{
+			types.VolumeTypeBind:   v.Bind != nil && v.Bind.SELinux+v.Bind.Propagation+v.Bind.Recursive != "",
+			types.VolumeTypeVolume: v.Volume != nil && (v.Volume.NoCopy || v.Volume.Subpath != "" || len(v.Volume.Labels) > 0),
+			types.VolumeTypeTmpfs:  v.Tmpfs != nil && (v.Tmpfs.Size != 0 || v.Tmpfs.Mode != 0),
+			types.VolumeTypeImage:  v.Image != nil && v.Image.SubPath != "",
+		} {
+			if set && v.Type != option {
+				add(indexed("volumes", i, option), fmt.Sprintf("has no effect on a mount of type %s", v.Type))
+			}
+		}
+	}
+}
+
+func unsupportedNetworks(s types.ServiceConfig, add func(field, text string)) {
+	for _, key := range slices.Sorted(maps.Keys(s.Networks)) {
+		n := s.Networks[key]
+		if n == nil || n.InterfaceName == "" {
+			continue
+		}
+		if other, ok := n.DriverOpts[interfaceNameOption]; ok && other != n.InterfaceName {
+			add("networks."+key+".interface_name", "wins over the driver option "+interfaceNameOption)
+		}
+	}
+}
+
+// missingFiles reports configs and secrets whose files are not there: the engine would refuse to mount them.
+func missingFiles(p *types.Project) []Warning {
+	var found []Warning
+	report := func(kind, name, file string) {
+		if _, err := os.Stat(file); file != "" && errors.Is(err, fs.ErrNotExist) {
+			found = append(found, Warning{Field: kind + "." + name + ".file", Text: fmt.Sprintf("%s does not exist", file)})
+		}
+	}
+	for _, name := range p.SecretNames() {
+		report("secrets", name, p.Secrets[name].File)
+	}
+	for _, name := range p.ConfigNames() {
+		report("configs", name, p.Configs[name].File)
+	}
+	return found
+}
