@@ -33,6 +33,7 @@ const (
 	envStage   = "DEV_ENGINETEST_STAGE"
 	envDir     = "DEV_ENGINETEST_DIR"
 	envNetwork = "DEV_ENGINETEST_NET"
+	envRoot    = "DEV_ENGINETEST_ROOT" // of another engine of the same test binary
 	envReason  = "DEV_ENGINETEST_SKIP"
 )
 
@@ -119,6 +120,9 @@ func Settings() native.Settings {
 // are kept for the next run.
 func testPaths() native.Paths {
 	dir := os.Getenv(envDir)
+	if other := os.Getenv(envRoot); other != "" {
+		return native.Paths{Root: filepath.Join(other, "root"), Run: filepath.Join(other, "run")}
+	}
 	return native.Paths{Root: filepath.Join(dir, "root"), Run: filepath.Join(dir, "run"), Bundles: cacheDir()}
 }
 

@@ -216,7 +216,33 @@ func prepareNamespaces() error {
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
+	if os.Getenv(envNetwork) == "host" {
+		return nil
+	}
+	if err := mountSys(); err != nil {
+		return fmt.Errorf("mount /sys: %w", err)
+	}
 	return loopbackUp()
+}
+
+// mountSys mounts the /sys of the new network, with the control groups of the
+// old one in it.
+func mountSys() error {
+	const groups = "/sys/fs/cgroup"
+	keep := os.Getenv(envDir)
+	for _, m := range []struct {
+		source, target, kind string
+		flags                uintptr
+	}{
+		{groups, keep, "", unix.MS_BIND | unix.MS_REC},
+		{"sysfs", "/sys", "sysfs", 0},
+		{keep, groups, "", unix.MS_BIND | unix.MS_REC},
+	} {
+		if err := unix.Mount(m.source, m.target, m.kind, m.flags, ""); err != nil {
+			return fmt.Errorf("%s: %w", m.target, err)
+		}
+	}
+	return unix.Unmount(keep, unix.MNT_DETACH)
 }
 
 func loopbackUp() error {

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/seed71221737/dev/engine/native/archive"
+	"github.com/seed71221737/dev/engine/native/atomicfile"
 )
 
 // installation is an unpacked bundle.
@@ -100,7 +101,7 @@ func unpackInto(in sourceReader, bundles, dir string) (err error) {
 	if err := os.Rename(fresh, dir); err != nil {
 		return fmt.Errorf("unpack bundle: %w", err)
 	}
-	return archive.SyncDir(bundles)
+	return atomicfile.SyncDir(bundles)
 }
 
 // sweep removes what an interrupted unpacking left. The caller holds the lock.
@@ -136,7 +137,11 @@ func removeOld(ctx context.Context, bundles, keep string) error {
 		if !e.IsDir() || dir == keep || strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
-		if running, err := processesUnder(dir); err != nil || len(running) > 0 {
+		real, err := filepath.EvalSymlinks(dir)
+		if err != nil {
+			return err
+		}
+		if running, err := processesUnder(real); err != nil || len(running) > 0 {
 			continue // not known to be unused: kept
 		}
 		if err := os.RemoveAll(dir); err != nil {

@@ -3,9 +3,12 @@
 package native
 
 import (
+	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/seed71221737/dev/engine/native/archive"
+	"github.com/seed71221737/dev/engine/native/atomicfile"
 	"github.com/seed71221737/dev/engine/native/supervise"
 )
 
@@ -47,6 +50,7 @@ type Failure struct {
 	Message string   `json:"error"`
 	Fix     string   `json:"hint,omitempty"`
 	Log     []string `json:"log,omitempty"`
+	Code    int      `json:"exit_code"`
 }
 
 func (f *Failure) Error() string {
@@ -61,5 +65,31 @@ func (f *Failure) Hint() string {
 	return "`dev engine logs` shows what the components said"
 }
 
+// ExitCode is the documented exit code of the cause.
+func (f *Failure) ExitCode() int { return max(f.Code, 1) }
+
 // Lines are the last log lines of the component that failed.
 func (f *Failure) Lines() []string { return f.Log }
+
+// leaveFailure writes why a start failed where the command that started it
+// reads it.
+func leaveFailure(p Paths, stage Stage, cause error) error {
+	f := Failure{Stage: stage, Message: cause.Error(), Code: 1}
+	var hinter interface{ Hint() string }
+	if errors.As(cause, &hinter) {
+		f.Fix = hinter.Hint()
+	}
+	var liner interface{ Lines() []string }
+	if errors.As(cause, &liner) {
+		f.Log = liner.Lines()
+	}
+	var coder interface{ ExitCode() int }
+	if errors.As(cause, &coder) {
+		f.Code = coder.ExitCode()
+	}
+	data, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(p.failure(), data, 0o644)
+}

@@ -4,7 +4,6 @@ package native
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,8 +11,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
+	"github.com/seed71221737/dev/engine/native/atomicfile"
 	"github.com/seed71221737/dev/engine/native/supervise"
 )
 
@@ -53,13 +54,13 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	}
 	s := &supervisor{ServeOptions: o, stop: make(chan stopRequest), ready: make(chan struct{})}
 	if err := s.run(ctx); err != nil {
-		return errors.Join(err, s.leaveFailure(err))
+		return errors.Join(err, leaveFailure(o.Paths, s.state().Stage, err))
 	}
 	return nil
 }
 
 // prepare makes the folders.
-func (p *Paths) prepare() error {
+func (p Paths) prepare() error {
 	if err := p.validate(); err != nil {
 		return err
 	}
@@ -68,12 +69,6 @@ func (p *Paths) prepare() error {
 			return fmt.Errorf("make engine folder: %w", err)
 		}
 	}
-	// processes are recognised by where their executable really lies
-	bundles, err := filepath.EvalSymlinks(p.bundles())
-	if err != nil {
-		return fmt.Errorf("make engine folder: %w", err)
-	}
-	p.Bundles = bundles
 	return nil
 }
 
@@ -169,7 +164,7 @@ func (s *supervisor) prepareHost(ctx context.Context) error {
 	if err := writeTrust(s.Paths.trust(), s.settings.CACertificates); err != nil {
 		return err
 	}
-	return writeFile(s.Paths.containerdConfig(), containerdTOML(s.Paths, s.settings), 0o600)
+	return atomicfile.Write(s.Paths.containerdConfig(), containerdTOML(s.Paths, s.settings), 0o600)
 }
 
 // configureDockerd looks at the host and writes dockerd's configuration. It is
@@ -192,7 +187,7 @@ func (s *supervisor) configureDockerd(ctx context.Context, liveRestore bool) err
 		}
 	})
 	// proxies may hold passwords
-	return writeFile(s.Paths.daemonConfig(), data, 0o600)
+	return atomicfile.Write(s.Paths.daemonConfig(), data, 0o600)
 }
 
 func (s *supervisor) observeHost(ctx context.Context) (host, []string, error) {
@@ -246,6 +241,9 @@ func (s *supervisor) dockerd() supervise.Program {
 		Args: []string{"--config-file", s.Paths.daemonConfig(), "--pidfile", ""},
 		Env:  s.environ(),
 		Log:  supervise.Log{Path: s.Paths.log("dockerd")},
+		// a dockerd that ends in order asks containerd, which ends at the same
+		// time, and waits in vain; its data survives being killed
+		DeathSignal: syscall.SIGKILL,
 		Prepare: func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), startDeadline)
 			defer cancel()
@@ -330,28 +328,6 @@ func (s *supervisor) state() Report {
 	return r
 }
 
-// leaveFailure writes why the start failed where the starting command reads it.
-func (s *supervisor) leaveFailure(err error) error {
-	f := Failure{Stage: s.state().Stage, Message: err.Error()}
-	if h, ok := errors.AsType[interface {
-		error
-		Hint() string
-	}](err); ok {
-		f.Fix = h.Hint()
-	}
-	if l, ok := errors.AsType[interface {
-		error
-		Lines() []string
-	}](err); ok {
-		f.Log = l.Lines()
-	}
-	data, err := json.Marshal(f)
-	if err != nil {
-		return err
-	}
-	return writeFile(s.Paths.failure(), data, 0o644)
-}
-
 // sdNotify tells the service manager something; a manager that does not listen
 // is not worth failing for.
 func sdNotify(log *slog.Logger, socket, message string) {
@@ -363,8 +339,8 @@ func sdNotify(log *slog.Logger, socket, message string) {
 		_, err = conn.Write([]byte(message))
 		err = errors.Join(err, conn.Close())
 	}
-	if err != nil {
-		log.Warn("service manager not notified", "error", err)
+	if err != nil { // `dev engine start` listens only until the engine is ready
+		log.Debug("service manager not notified", "error", err)
 	}
 }
 

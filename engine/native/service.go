@@ -21,6 +21,8 @@ type Service struct {
 	Env []string
 	// Systemd makes the engine a systemd unit instead of a detached process.
 	Systemd bool
+	// UnitDir is where units are installed; empty is systemd's own folder.
+	UnitDir string
 	Log     *slog.Logger
 	// Stage is told how far a start has come; nil is not told.
 	Stage func(Stage)

@@ -41,3 +41,9 @@ func (s *Service) Logs(context.Context, io.Writer, LogOptions) error { return un
 
 // Uninstall fails: the engine runs natively only on Linux.
 func (s *Service) Uninstall(context.Context, UninstallOptions) error { return unsupported() }
+
+// Orphans is the number of containers that run although the engine does not.
+func (s *Service) Orphans() int { return 0 }
+
+// SystemdRunning says that systemd is the system's service manager.
+func SystemdRunning() bool { return false }

@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"reflect"
 
 	"github.com/seed71221737/dev/engine/config"
+	"github.com/seed71221737/dev/engine/native/atomicfile"
 )
 
 // settingsSchema is the version of the stored settings.
@@ -92,8 +94,14 @@ func (s Settings) save(p Paths) error {
 		return err
 	}
 	// proxies may hold passwords
-	if err := writeFile(p.settings(), append(data, '\n'), 0o600); err != nil {
+	if err := atomicfile.Write(p.settings(), append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("store engine settings: %w", err)
 	}
 	return nil
+}
+
+// SettingsChanged says that the engine was started with other settings.
+func (s *Service) SettingsChanged(now Settings) (bool, error) {
+	stored, err := loadSettings(s.Paths)
+	return !reflect.DeepEqual(stored, now), err
 }

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+
+	"github.com/seed71221737/dev/engine/native/archive"
 )
 
 // Source is where the bundle comes from.
@@ -68,4 +70,19 @@ func FindSource(getenv func(string) string, exe string) (Source, error) {
 
 func fileSource(name string) Source {
 	return Source{Name: name, Open: func() (io.ReadCloser, error) { return os.Open(name) }}
+}
+
+// Manifest reads what the bundle contains, and no more of it.
+func (s Source) Manifest() (archive.Manifest, error) {
+	raw, err := s.Open()
+	if err != nil {
+		return archive.Manifest{}, fmt.Errorf("open bundle %q: %w", s.Name, err)
+	}
+	defer raw.Close() // only read
+	in, err := archive.NewReader(s.Name, raw)
+	if err != nil {
+		return archive.Manifest{}, err
+	}
+	defer in.Close()
+	return in.Manifest(), nil
 }

@@ -13,13 +13,21 @@ import (
 )
 
 // leftoverGrace is how long a component without supervisor may take to end.
-const leftoverGrace = 15 * time.Second
+const leftoverGrace = 5 * time.Second
+
+// programs is where the executables of processes of ours really lie.
+func (p Paths) programs() string {
+	if dir, err := filepath.EvalSymlinks(p.bundles()); err == nil {
+		return dir
+	}
+	return p.bundles()
+}
 
 // isComponent says that a process is dockerd or containerd of this service:
 // the executable is one of a bundle's, and it runs with our configuration.
 func isComponent(p Paths, proc process) bool {
 	config := map[string]string{"dockerd": p.daemonConfig(), "containerd": p.containerdConfig()}[filepath.Base(proc.exe)]
-	return config != "" && strings.HasPrefix(proc.exe, p.bundles()+"/") && slices.Contains(arguments(proc.pid), config)
+	return config != "" && strings.HasPrefix(proc.exe, p.programs()+"/") && slices.Contains(arguments(proc.pid), config)
 }
 
 // isShim says that a process is the shim of one of our containers.
@@ -30,7 +38,7 @@ func isShim(p Paths, proc process) bool {
 // endLeftovers ends components that a killed supervisor left: the kernel told
 // them to end, and this makes sure. Containers go on.
 func endLeftovers(ctx context.Context, log *slog.Logger, p Paths) error {
-	all, err := processesUnder(p.bundles())
+	all, err := processesUnder(p.programs())
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+
+	"github.com/seed71221737/dev/engine/native/atomicfile"
 )
 
 // hostTrust are the files in which distributions keep the certificates they
@@ -49,7 +51,7 @@ func writeTrust(name string, extra []string) error {
 		all.WriteByte('\n')
 		all.Write(data)
 	}
-	return writeFile(name, all.Bytes(), 0o644)
+	return atomicfile.Write(name, all.Bytes(), 0o644)
 }
 
 // checkCertificates refuses a file that a Go program would silently skip.

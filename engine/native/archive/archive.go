@@ -24,6 +24,8 @@ import (
 	"path/filepath"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/seed71221737/dev/engine/native/atomicfile"
 )
 
 // ManifestName is the name of the archive's first entry, and of the manifest's
@@ -201,7 +203,7 @@ func (a *Reader) finish(dir string) error {
 		if err != nil || !d.IsDir() {
 			return err
 		}
-		return SyncDir(path)
+		return atomicfile.SyncDir(path)
 	})
 }
 

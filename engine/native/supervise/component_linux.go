@@ -95,7 +95,7 @@ func (c *component) once() Exit {
 	since := log.size()
 	cmd, err := c.launch()
 	if err != nil {
-		return Exit{At: time.Now(), Reason: err.Error()}
+		return Exit{At: time.Now(), Reason: err.Error(), Err: err}
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
@@ -105,7 +105,7 @@ func (c *component) once() Exit {
 	if err != nil {
 		reason = err.Error()
 	}
-	return Exit{At: time.Now(), Reason: reason, Log: log.Tail(exitLines, since)}
+	return Exit{At: time.Now(), Reason: reason, Log: log.Tail(exitLines, since), Err: err}
 }
 
 // launch starts the process with its output in the log.
@@ -123,7 +123,7 @@ func (c *component) launch() (*exec.Cmd, error) {
 	cmd := exec.Command(c.program.Path, c.program.Args...)
 	cmd.Env = environ(c.program, c.notify.LocalAddr().String())
 	cmd.Stdout, cmd.Stderr = out, out
-	if err := c.group.start(cmd); err != nil {
+	if err := c.group.start(cmd, c.program.DeathSignal); err != nil {
 		return nil, err
 	}
 	c.setProcess(cmd.Process)

@@ -3,6 +3,7 @@
 package supervise
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -56,8 +57,8 @@ func (g *Group) spawner() {
 }
 
 // start runs cmd.Start on the spawner's thread.
-func (g *Group) start(cmd *exec.Cmd) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+func (g *Group) start(cmd *exec.Cmd, atDeath syscall.Signal) error {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: cmp.Or(atDeath, syscall.SIGTERM)}
 	result := make(chan error, 1)
 	g.spawn <- func() { result <- cmd.Start() }
 	return <-result

@@ -5,7 +5,7 @@
 // restarts one that dies, with a growing delay, and stops them in order.
 //
 // Invariants: one goroutine owns a program from start to Wait; every program
-// gets SIGTERM from the kernel when its supervisor dies, whatever it dies of;
+// gets a signal from the kernel when its supervisor dies, whatever it dies of;
 // output goes straight to a file, so that a supervisor that is slow or gone
 // never blocks or kills a program by its pipe.
 //
@@ -13,6 +13,7 @@
 package supervise
 
 import (
+	"syscall"
 	"time"
 )
 
@@ -41,6 +42,9 @@ type Program struct {
 	// Grace is the time between SIGTERM and SIGKILL when it is stopped; zero
 	// means for ever.
 	Grace time.Duration
+	// DeathSignal is what the kernel sends it when the supervisor dies; zero is
+	// SIGTERM.
+	DeathSignal syscall.Signal
 	// Prepare is called before each start; nil does nothing.
 	Prepare func() error
 }
@@ -60,6 +64,8 @@ type Exit struct {
 	At     time.Time `json:"at"`
 	Reason string    `json:"reason"`        // "exit status 1", "signal: killed", or why it did not start
 	Log    []string  `json:"log,omitempty"` // its last lines
+	// Err is the reason as an error.
+	Err error `json:"-"`
 }
 
 // ExitedError says that a program ended before it was ready.
@@ -71,6 +77,8 @@ type ExitedError struct {
 func (e *ExitedError) Error() string {
 	return e.Name + " ended before it was ready: " + e.Exit.Reason
 }
+
+func (e *ExitedError) Unwrap() error { return e.Exit.Err }
 
 // Lines are the last lines that the program wrote.
 func (e *ExitedError) Lines() []string { return e.Exit.Log }

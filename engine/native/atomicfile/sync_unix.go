@@ -2,7 +2,7 @@
 
 //go:build unix
 
-package archive
+package atomicfile
 
 import (
 	"errors"
