@@ -35,6 +35,10 @@ func (c *Client) dialOptions(o Options) ([]client.Opt, error) {
 		return nil, errors.New("the address needs a scheme: unix://, tcp://, npipe:// or ssh://")
 	}
 	transport := &http.Transport{MaxIdleConns: idleConns, MaxIdleConnsPerHost: idleConns, IdleConnTimeout: idleTimeout}
+	// HTTP/1 only: left to itself, the transport prepares HTTP/2 over TLS at its first use, and the API client takes a transport with TLS
+	// settings for one of https.
+	transport.Protocols = new(http.Protocols)
+	transport.Protocols.SetHTTP1(true)
 	host := o.Host
 	var dial dialer
 	switch scheme {
