@@ -10,6 +10,7 @@ ARCH    ?= $(GOARCH)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+PEER      := github.com/docker/compose/v5/cmd@v5.0.2
 LINT      := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 # Release flags. CGO_ENABLED=0: one static program that runs on any distribution.
@@ -57,8 +58,10 @@ cross: lazyschema ## cross-compile for linux, darwin and windows on amd64 and ar
 	done
 	@set -e; for os in darwin windows; do echo "vet for $$os"; CGO_ENABLED=0 GOOS=$$os $(GO) vet ./...; done
 
-bench: deps engine build ## measure dev side by side with docker compose; prints the table of docs/performance.md
-	$(GO) run ./bench $(BENCH)
+bench: deps engine build ## measure dev side by side with docker compose, for docs/performance.md; BENCH='-pairs=9' for more
+	@[ -x dist/peers/docker-compose ] || { mkdir -p dist/peers; \
+		GOBIN='$(CURDIR)/dist/peers' $(GO) install -trimpath -ldflags '-s -w' $(PEER) && mv dist/peers/cmd dist/peers/docker-compose; }
+	$(GO) test ./bench -count=1 -timeout=90m -run=TestMeasure -v -measure -output='$(CURDIR)/dist/bench.md' $(BENCH)
 
 lint: ## run golangci-lint (.golangci.yml), and shellcheck if it is installed
 	$(GO) run $(LINT) run ./...

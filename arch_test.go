@@ -137,7 +137,7 @@ var importRules = []importRule{
 		in: "compose/...",
 		forbid: []string{
 			module + "/...", "github.com/moby/moby/client/...", "github.com/docker/...", "github.com/moby/buildkit/...",
-			"github.com/spf13/...", "os/exec", "os/signal", "net", "net/http",
+			"github.com/spf13/...", "os/exec", "os/signal", "net/http",
 		},
 		except: []string{module + "/compose/..."},
 		why:    "compose is the pure core: it plans on data, and what it does goes through its Engine interface",
@@ -257,6 +257,24 @@ func TestNoHiddenState(t *testing.T) {
 		ast.Inspect(s.file, func(n ast.Node) bool {
 			if sel, ok := n.(*ast.SelectorExpr); ok {
 				s.checkSelector(t, sel)
+			}
+			return true
+		})
+	}
+}
+
+// TestComposeDoesNotConnect: the core may name addresses (package net), but opens none; and it is told the time.
+func TestComposeDoesNotConnect(t *testing.T) {
+	active := regexp.MustCompile(`^net\.(Dial|Listen|Lookup|Resolve|Interface)|^time\.Now$|^os\.(Getenv|LookupEnv|Environ|ExpandEnv)$`)
+	for _, s := range sources(t) {
+		if s.test() || !matches("compose/...", s.dir()) {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			if sel, ok := n.(*ast.SelectorExpr); ok {
+				if pkg, ok := sel.X.(*ast.Ident); ok && active.MatchString(pkg.Name+"."+sel.Sel.Name) {
+					t.Errorf("%s: %s.%s: compose takes such things as arguments", s.at(sel), pkg.Name, sel.Sel.Name)
+				}
 			}
 			return true
 		})
