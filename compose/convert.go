@@ -148,7 +148,7 @@ func (c conversion) labels() (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := FilesLabel(c.p, c.s)
+	files, err := filesLabel(c)
 	if err != nil {
 		return nil, err
 	}

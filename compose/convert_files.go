@@ -224,7 +224,11 @@ func within(dir, file string) bool {
 // FilesLabel is the value of [LabelFiles] for a container made now: a short digest of each thing that the configuration hash does
 // not cover, by name, empty if there is nothing. [DiffFiles] tells two of them apart.
 func FilesLabel(p *types.Project, s types.ServiceConfig) (string, error) {
-	c := conversion{p: p, s: s}
+	label, err := filesLabel(conversion{p: p, s: s})
+	return label, located(p, err)
+}
+
+func filesLabel(c conversion) (string, error) {
 	refs, err := c.fileRefs()
 	if err != nil {
 		return "", err
@@ -239,9 +243,9 @@ func FilesLabel(p *types.Project, s types.ServiceConfig) (string, error) {
 		}
 		parts = append(parts, r.kind+"."+r.use.Source+"="+hashBytes(content)[:16])
 	}
-	for _, option := range s.SecurityOpt {
+	for _, option := range c.s.SecurityOpt {
 		if file, ok := seccompFile(option); ok {
-			profile, err := readSeccomp(p.RelativePath(file))
+			profile, err := readSeccomp(c.p.RelativePath(file))
 			if err != nil {
 				return "", c.fail("security_opt", err)
 			}

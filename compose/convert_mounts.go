@@ -153,7 +153,7 @@ func bindString(source string, v types.ServiceVolumeConfig) string {
 
 func (c conversion) bindOptions(i int, bind *types.ServiceVolumeBind) (*mount.BindOptions, error) {
 	if bind == nil {
-		return nil, nil
+		return &mount.BindOptions{CreateMountpoint: true}, nil
 	}
 	o := &mount.BindOptions{
 		Propagation:            mount.Propagation(bind.Propagation),

@@ -3,7 +3,7 @@
 package compose
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
@@ -144,11 +144,11 @@ func (c conversion) addresses(key string, config *types.ServiceNetworkConfig) (*
 	ipam.IPv6Address, err6 = parse("ipv6_address", config.Ipv6Address)
 	for _, text := range config.LinkLocalIPs {
 		addr, err := parse("link_local_ips", text)
-		if errLink = errors.Join(errLink, err); addr.IsValid() {
+		if errLink = cmp.Or(errLink, err); addr.IsValid() {
 			ipam.LinkLocalIPs = append(ipam.LinkLocalIPs, addr)
 		}
 	}
-	if err := errors.Join(err4, err6, errLink); err != nil {
+	if err := cmp.Or(err4, err6, errLink); err != nil {
 		return nil, err
 	}
 	if !ipam.IPv4Address.IsValid() && !ipam.IPv6Address.IsValid() && len(ipam.LinkLocalIPs) == 0 {
