@@ -25,12 +25,15 @@ const manyNetworks = "1.44"
 
 // createContainer creates a container, and connects it to further networks where the engine is too old to do so at once.
 func (t *task) createContainer(ctx context.Context) (compose.Result, error) {
-	spec := t.op.Container
+	spec, err := t.op.Container.Resolve(t.made)
+	if err != nil {
+		return compose.Result{}, err
+	}
 	platform, err := parsePlatform(spec.Platform)
 	if err != nil {
 		return compose.Result{}, err
 	}
-	cfg, err := t.labelImage(ctx, spec)
+	cfg, err := t.labelImage(ctx, spec.Config)
 	if err != nil {
 		return compose.Result{}, err
 	}
@@ -42,7 +45,7 @@ func (t *task) createContainer(ctx context.Context) (compose.Result, error) {
 		Name: spec.Name, Platform: platform, Config: cfg, HostConfig: spec.Host, NetworkingConfig: nets,
 	})
 	if errdefs.IsConflict(err) {
-		return t.existing(ctx, err)
+		return t.existing(ctx, spec, err)
 	}
 	if err != nil {
 		return compose.Result{}, t.createError(err)
@@ -56,27 +59,22 @@ func (t *task) createContainer(ctx context.Context) (compose.Result, error) {
 	return compose.Result{ID: r.ID, Warnings: r.Warnings}, nil
 }
 
-// labelImage returns the container's configuration with the label of the image it is made from: what an operation of the plan made, or
-// what is there.
-func (t *task) labelImage(ctx context.Context, spec *compose.ContainerSpec) (*container.Config, error) {
-	id := t.made.Resolve(spec.Image)
-	if id == "" && spec.Config.Labels[compose.LabelImage] == "" {
-		found, err := inspectImage(ctx, t.api, spec.Config.Image)
-		if err != nil {
-			return nil, t.createError(err)
-		}
-		id = found.ID
+// labelImage adds the label of the image that the container is made from, where the plan did not know it: whatever is there.
+func (t *task) labelImage(ctx context.Context, cfg *container.Config) (*container.Config, error) {
+	if cfg.Labels[compose.LabelImage] != "" {
+		return cfg, nil
 	}
-	if id == "" {
-		return spec.Config, nil
+	found, err := inspectImage(ctx, t.api, cfg.Image)
+	if err != nil {
+		return nil, t.createError(err)
 	}
-	cfg := *spec.Config
-	cfg.Labels = maps.Clone(cfg.Labels)
-	if cfg.Labels == nil {
-		cfg.Labels = map[string]string{}
+	out := *cfg
+	out.Labels = maps.Clone(cfg.Labels)
+	if out.Labels == nil {
+		out.Labels = map[string]string{}
 	}
-	cfg.Labels[compose.LabelImage] = id
-	return &cfg, nil
+	out.Labels[compose.LabelImage] = found.ID
+	return &out, nil
 }
 
 // createError adds what to do about an image that is not there.
@@ -92,7 +90,7 @@ func (t *task) createError(err error) error {
 }
 
 // splitNetworks leaves the network that the container is created with, and those to connect it to afterwards.
-func splitNetworks(spec *compose.ContainerSpec) (*network.NetworkingConfig, map[string]*network.EndpointSettings) {
+func splitNetworks(spec compose.ContainerSpec) (*network.NetworkingConfig, map[string]*network.EndpointSettings) {
 	if spec.Networks == nil || len(spec.Networks.EndpointsConfig) < 2 {
 		return spec.Networks, nil
 	}
@@ -112,8 +110,7 @@ func splitNetworks(spec *compose.ContainerSpec) (*network.NetworkingConfig, map[
 
 // existing resolves a conflict about the container's name: the same replica with the same configuration, made by a run at the same time, is
 // taken as the result; anything else is named.
-func (t *task) existing(ctx context.Context, conflict error) (compose.Result, error) {
-	spec := t.op.Container
+func (t *task) existing(ctx context.Context, spec compose.ContainerSpec, conflict error) (compose.Result, error) {
 	if spec.Name == "" {
 		return compose.Result{}, conflict
 	}

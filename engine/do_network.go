@@ -37,7 +37,7 @@ func (t *task) existingNetwork(ctx context.Context, conflict error) (compose.Res
 		return compose.Result{}, conflict
 	}
 	same := func(label string) bool { return have.Network.Labels[label] == s.Labels[label] }
-	if s.Labels[compose.LabelProject] != "" && same(compose.LabelProject) && same(compose.LabelNetwork) && same(compose.LabelConfigHash) {
+	if s.Labels[compose.LabelProject] != "" && same(compose.LabelProject) && same(compose.LabelNetwork) {
 		return compose.Result{ID: have.Network.ID}, nil
 	}
 	owner := "which no project made"

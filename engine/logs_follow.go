@@ -43,7 +43,14 @@ type followed struct {
 	err  error
 	last time.Time // of the last line
 	now  runState
+
+	// resumed counts how often the log of the run that started at run ended although the run went on.
+	run     time.Time
+	resumed int
 }
+
+// maxResumes bounds how often the log of one run is taken up again: its end may be the engine's restart, or a logging driver's fault.
+const maxResumes = 5
 
 // runState is how a container is: its present or last run.
 type runState struct {
@@ -96,7 +103,7 @@ func (f *follower) starts(ctx context.Context) (<-chan events.Message, <-chan er
 	}
 	started, broken := make(chan events.Message), make(chan error, 1)
 	f.readers.Go(func() {
-		broken <- f.stream(ctx, f.api, o, func(m events.Message) {
+		broken <- f.stream(ctx, f.api, o, nil, func(m events.Message) {
 			select {
 			case started <- m:
 			case <-ctx.Done():
@@ -143,7 +150,7 @@ func (f *follower) onEnd(ctx context.Context, one *followed) {
 	switch {
 	case one.err != nil:
 		f.errs = append(f.errs, one.err)
-	case again, one.now.running && f.o.Until == "":
+	case again, one.now.running && f.o.Until == "" && one.mayResume():
 		f.readRun(ctx, one, one.now)
 	case !one.now.running:
 		if f.o.Ended != nil {
@@ -155,6 +162,15 @@ func (f *follower) onEnd(ctx context.Context, one *followed) {
 			f.restarting[one.ID] = true
 		}
 	}
+}
+
+// mayResume reports whether the log of a run that goes on should be read further.
+func (one *followed) mayResume() bool {
+	if !one.now.started.Equal(one.run) {
+		one.run, one.resumed = one.now.started, 0
+	}
+	one.resumed++
+	return one.resumed <= maxResumes
 }
 
 // readRun reads the log of a container's present run, without what was read of it before.
@@ -197,21 +213,5 @@ func (f *follower) inspectRun(ctx context.Context, id string) runState {
 	return runState{
 		End:     End{Code: s.ExitCode, Restarting: s.Restarting},
 		running: s.Running && !s.Restarting, started: parseTime(s.StartedAt),
-	}
-}
-
-// stream gives events to f until the stream ends.
-func (c *Client) stream(ctx context.Context, api *client.Client, o client.EventsListOptions, f func(events.Message)) error {
-	s := api.Events(ctx, o)
-	for {
-		select {
-		case m := <-s.Messages:
-			f(m)
-		case err := <-s.Err:
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return c.explain(err)
-		}
 	}
 }
