@@ -57,10 +57,9 @@ func (s source) imports() []string {
 	return found
 }
 
-// sources parses every Go file of the repository, nested modules included.
-func sources(t *testing.T) []source {
+// files calls do for every file of the repository that ends in suffix, nested modules included; what is built or generated is left out.
+func files(t *testing.T, suffix string, do func(name string, text []byte) error) {
 	t.Helper()
-	var found []source
 	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -71,13 +70,25 @@ func sources(t *testing.T) []source {
 			}
 			return nil
 		}
-		if !strings.HasSuffix(name, ".go") {
+		if !strings.HasSuffix(name, suffix) {
 			return nil
 		}
 		text, err := os.ReadFile(name)
 		if err != nil {
 			return err
 		}
+		return do(name, text)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sources parses every Go file.
+func sources(t *testing.T) []source {
+	t.Helper()
+	var found []source
+	files(t, ".go", func(name string, text []byte) error {
 		fset := token.NewFileSet()
 		file, err := parser.ParseFile(fset, name, text, parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {
@@ -86,9 +97,6 @@ func sources(t *testing.T) []source {
 		found = append(found, source{filepath.ToSlash(name), text, fset, file})
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return found
 }
 
@@ -400,4 +408,17 @@ func requiredModules(t *testing.T, file string) []string {
 		found = append(found, string(m[1]))
 	}
 	return found
+}
+
+// TestDocumentLinks: a link from one of our documents to another leads somewhere.
+func TestDocumentLinks(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+	files(t, ".md", func(name string, text []byte) error {
+		for _, m := range link.FindAllSubmatch(text, -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(name), string(m[1]))); err != nil {
+				t.Errorf("%s: links to %s, which is not there", name, m[1])
+			}
+		}
+		return nil
+	})
 }
