@@ -165,7 +165,7 @@ func (pl *planner) stop(sv *service, r *replica) *step {
 	if r.stopped != nil {
 		return r.stopped
 	}
-	needs := pl.stopDependents(sv)
+	needs := pl.stopDependents(sv, pl.early(r))
 	if !pl.early(r) {
 		needs = append(needs, r.made)
 	}
@@ -178,16 +178,17 @@ func (pl *planner) stop(sv *service, r *replica) *step {
 	return r.stopped
 }
 
-// stopDependents stops the containers that must not run while sv's are replaced.
-func (pl *planner) stopDependents(sv *service) []*step {
+// stopDependents stops the containers that must not run while sv's are replaced; with early, also those that stop before anything is made, so that no
+// container outlives what it depends on.
+func (pl *planner) stopDependents(sv *service, early bool) []*step {
 	var steps []*step
 	for _, y := range pl.planned() {
 		for _, d := range y.deps {
-			if d.name != sv.Name || disturbs(d, sv) == "" {
+			if d.name != sv.Name {
 				continue
 			}
 			for _, r := range y.replicas {
-				if r.bounce != "" {
+				if r.runs() && (r.bounce != "" && disturbs(d, sv) != "" || early && pl.early(r)) {
 					steps = append(steps, pl.stop(y, r))
 				}
 			}
@@ -210,7 +211,7 @@ func (pl *planner) removeOld(sv *service, r *replica) *step {
 		o.beforeGoing = append(o.beforeGoing, pl.stop(sv, r))
 		old.State = StateExited
 	} else if r.runs() {
-		o.beforeStop = append(pl.stopDependents(sv), r.made)
+		o.beforeStop = append(pl.stopDependents(sv, false), r.made)
 	}
 	pl.rank = sv.rank
 	r.removed = pl.discard(old, sv.ServiceConfig, o)

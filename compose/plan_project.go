@@ -143,7 +143,7 @@ func serviceFromLabels(c Container) types.ServiceConfig {
 			continue
 		}
 		condition, restart, stated := strings.Cut(rest, ":")
-		d := types.ServiceDependency{Condition: condition}
+		d := types.ServiceDependency{Condition: condition, Required: true}
 		if d.Condition == "" {
 			d.Condition = string(ConditionRunningOrHealthy)
 		}

@@ -328,8 +328,11 @@ func temporaryName(name, final string) bool {
 
 // assess says why a container of the service must be recreated, if it must.
 func (pl *planner) assess(sv *service, c Container) reason {
-	if !usable(c) {
-		return reason{text: "it is " + string(c.State)}
+	switch c.State {
+	case StateDead:
+		return reason{text: "it is dead"}
+	case StateRemoving:
+		return reason{text: "it is being removed"}
 	}
 	for _, check := range []func(*service, Container) reason{
 		pl.assessSharing, pl.assessNetworksReplaced, pl.assessVolumesReplaced,

@@ -92,7 +92,7 @@ func (pl *planner) postStart(sv *service, r *replica, start *step) *step {
 // gate lets a start wait for dependencies, for the ports it publishes, and for other starts that publish ranges of ports: engines hand
 // those out in a way that two starts at once can get the same.
 func (pl *planner) gate(sv *service, r *replica, start *step, ports map[string][]freedPort) {
-	start.need(pl.stopDependents(sv)...)
+	start.need(pl.stopDependents(sv, false)...)
 	pl.awaitDependencies(sv, start)
 	for port := range publishedPorts(sv.ServiceConfig) {
 		for _, f := range ports[port] {

@@ -21,8 +21,6 @@ import (
 	"go.uber.org/goleak"
 )
 
-var update = flag.Bool("update", false, "rewrite the expected plans in testdata/plan")
-
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
