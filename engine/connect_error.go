@@ -84,6 +84,9 @@ func plainWords(err error) string {
 	}
 }
 
+// wantsTLS is what an HTTPS server of Go's answers to plain HTTP.
+const wantsTLS = "HTTP request to an HTTPS server"
+
 // connectionFailed explains an error of the API client's transport that is not the dialler's: mostly TLS.
 func (c *Client) connectionFailed(err error) error {
 	e := &ConnectError{Host: c.host, Source: c.source, hint: "see which engine is used: dev engine status"}
@@ -95,13 +98,13 @@ func (c *Client) connectionFailed(err error) error {
 	switch {
 	case errors.As(err, &unknownCA), errors.As(err, &hostname), errors.As(err, &invalid):
 		e.Reason, e.hint = "its certificate is not trusted: "+plainWords(err), "check the certificates in DOCKER_CERT_PATH, or make new ones"
-	case errors.As(err, &record):
+	case errors.As(err, &record), strings.Contains(text, "server gave HTTP response to HTTPS client"):
 		e.Reason, e.hint = "it does not speak TLS", "unset DOCKER_TLS_VERIFY, or use the port that has TLS (2376)"
-	case strings.Contains(text, "without TLS"), strings.Contains(text, "HTTP request to an HTTPS server"):
+	case strings.Contains(text, "without TLS"), strings.Contains(text, wantsTLS):
 		e.Reason, e.hint = "it wants TLS", "set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH to the folder with ca.pem, cert.pem and key.pem"
 	case strings.Contains(text, "client authentication"):
 		e.Reason, e.hint = "it wants a client certificate", "set DOCKER_CERT_PATH to the folder with ca.pem, cert.pem and key.pem"
-	case strings.HasSuffix(text, "EOF"), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case strings.HasSuffix(text, "EOF"), strings.Contains(text, "server closed idle connection"), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		e.Reason, e.hint = "it closed the connection: the engine may be stopping or restarting", "see its state: dev engine status"
 	default:
 		e.Reason = plainWords(err)
@@ -121,13 +124,21 @@ func (c *Client) explain(err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	if client.IsErrConnectionFailed(err) {
+	if client.IsErrConnectionFailed(err) || strings.Contains(err.Error(), wantsTLS) {
 		return c.connectionFailed(err)
 	}
 	if text, ok := strings.CutPrefix(err.Error(), "Error response from daemon: "); ok {
 		return &apiError{text: text, err: err}
 	}
 	return err
+}
+
+// doing says what failed, unless it is that there is no engine: then that is all there is to say.
+func doing(what string, err error) error {
+	if _, ok := errors.AsType[*ConnectError](err); ok {
+		return err
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // apiError is the engine's own answer.

@@ -36,7 +36,7 @@ func (c *Client) Observe(ctx context.Context, q compose.Query) (compose.Snapshot
 		if cause := context.Cause(ctx); cause != nil && ctx.Err() == context.DeadlineExceeded {
 			err = cause
 		}
-		return compose.Snapshot{}, fmt.Errorf("observe project %q: %w", q.Project, err)
+		return compose.Snapshot{}, doing(fmt.Sprintf("observe project %q", q.Project), err)
 	}
 	snap.Now = c.now()
 	return snap, nil

@@ -39,7 +39,7 @@ func (c *Client) Projects(ctx context.Context) ([]Project, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list projects: %w", err)
+		return nil, doing("list projects", err)
 	}
 	found := map[string]*Project{}
 	for _, s := range list.Items {
@@ -95,7 +95,7 @@ func (c *Client) Images(ctx context.Context, containers []compose.Container) ([]
 			if err == nil {
 				*into = r
 			} else if !gone(err) {
-				return fmt.Errorf("inspect image %q: %w", ctr.ImageID, c.explain(err))
+				return doing(fmt.Sprintf("inspect image %q", ctr.ImageID), c.explain(err))
 			}
 			return nil
 		})
