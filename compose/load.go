@@ -157,7 +157,7 @@ func (r *reading) configure(l *loader.Options) {
 	}
 	l.ResourceLoaders = []loader.ResourceLoader{remoteRefuser{}}
 	l.Interpolate.Substitute = r.unset.substitute
-	l.Interpolate.TypeCastMapping = warnOfOldBooleans(l.Interpolate.TypeCastMapping, o.Warn)
+	l.Interpolate.TypeCastMapping = r.casts(l.Interpolate.TypeCastMapping)
 	r.setName(l)
 }
 

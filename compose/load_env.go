@@ -4,9 +4,9 @@ package compose
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,13 +21,40 @@ import (
 // unsetVariables remembers the variables that were used without being set and without a default.
 type unsetVariables struct{ names []string }
 
-// substitute replaces the variables in a value of a Compose file.
+// substitute replaces the variables in a value of a Compose file. Each is handed to compose-go on its own: it takes time that grows with
+// the cube of their number in one text, and of their nesting.
 func (u *unsetVariables) substitute(text string, lookup template.Mapping) (string, error) {
 	if !strings.Contains(text, "$") {
 		return text, nil
 	}
+	if nesting(text) > maxNesting {
+		return "", fmt.Errorf("variables are nested more than %d levels deep", maxNesting)
+	}
+	var result strings.Builder
+	for text != "" {
+		at := strings.IndexByte(text, '$')
+		if at < 0 {
+			break
+		}
+		end := at + variableLength(text[at:])
+		value, err := u.expand(text[at:end], lookup)
+		if err != nil {
+			return "", err
+		}
+		result.WriteString(text[:at] + value)
+		text = text[end:]
+	}
+	result.WriteString(text)
+	return result.String(), nil
+}
+
+// expand replaces one variable.
+func (u *unsetVariables) expand(variable string, lookup template.Mapping) (string, error) {
+	if len(variable) == 1 {
+		return variable, nil
+	}
 	var missed []string
-	result, err := template.SubstituteWithOptions(text, func(name string) (string, bool) {
+	value, err := template.SubstituteWithOptions(variable, func(name string) (string, bool) {
 		v, ok := lookup(name)
 		if !ok {
 			missed = append(missed, name)
@@ -35,11 +62,57 @@ func (u *unsetVariables) substitute(text string, lookup template.Mapping) (strin
 		return v, ok
 	}, template.WithoutLogging)
 	for _, name := range missed {
-		if bare(name).MatchString(text) && !slices.Contains(u.names, name) {
+		mentioned := strings.Contains(variable, "${"+name+"}") || strings.Contains(variable, "$"+name)
+		if mentioned && bare(name).MatchString(variable) && !slices.Contains(u.names, name) {
 			u.names = append(u.names, name)
 		}
 	}
-	return result, err
+	return value, err
+}
+
+// variableLength is how long the variable is that the text starts with: $$, $NAME or ${…}. It is 1 for a dollar sign that starts none, and
+// everything for a brace that is never closed.
+func variableLength(text string) int {
+	switch {
+	case strings.HasPrefix(text, "$$"):
+		return 2
+	case !strings.HasPrefix(text, "${"):
+		return 1 + len(variableName.FindString(text[1:]))
+	}
+	open := 0
+	for i := 1; i < len(text); i++ {
+		switch text[i] {
+		case '{':
+			open++
+			i++ // as compose-go counts: what follows a brace never closes it
+		case '}':
+			if open--; open == 0 {
+				return i + 1
+			}
+		}
+	}
+	return len(text)
+}
+
+// variableName matches the name of a variable at the start of a text.
+var variableName = regexp.MustCompile(`^(?i:[_a-z][_a-z0-9]*)`)
+
+// maxNesting bounds ${A:-${B:-…}}.
+const maxNesting = 32
+
+// nesting is how deep variables are nested in the text, or more.
+func nesting(text string) int {
+	open, deepest := 0, 0
+	for i := range len(text) {
+		switch {
+		case text[i] == '{' && i > 0 && text[i-1] == '$':
+			open++
+			deepest = max(deepest, open)
+		case text[i] == '}':
+			open = max(0, open-1)
+		}
+	}
+	return deepest
 }
 
 // bare matches a variable used without any default: $NAME or ${NAME}.
@@ -66,19 +139,45 @@ func (r *reading) warnings() {
 	}
 }
 
-// warnOfOldBooleans wraps the casts so that the booleans of YAML 1.1 ("yes", "off"), which are still understood, are mentioned.
-func warnOfOldBooleans(casts map[tree.Path]interpolation.Cast, warn func(Warning)) map[tree.Path]interpolation.Cast {
-	wrapped := maps.Clone(casts)
-	for path, cast := range casts {
-		wrapped[path] = func(text string) (any, error) {
-			v, err := cast(text)
-			if b, ok := v.(bool); ok && err == nil && !strings.EqualFold(text, fmt.Sprint(b)) {
-				warn(Warning{Field: strings.ReplaceAll(path.String(), "*.", ""), Text: fmt.Sprintf("%q is read as %t; write %t", text, b, b)})
-			}
-			return v, err
+// casts are the conversions of text to other types that the loader makes at certain paths. Those for fields that no file mentions are left out,
+// since the loader tries every one of them on every value; where files include others, all stay. The booleans of YAML 1.1 ("yes", "off"), which
+// are still understood, are warned of.
+func (r *reading) casts(all map[tree.Path]interpolation.Cast) map[tree.Path]interpolation.Cast {
+	useful := map[tree.Path]interpolation.Cast{}
+	for path, cast := range all {
+		if r.files.mayHave(path) {
+			useful[path] = warningCast(path, cast, r.o.Warn)
 		}
 	}
-	return wrapped
+	return useful
+}
+
+// mayHave reports whether a value can be at the path, judged by the names in it.
+func (s *sources) mayHave(path tree.Path) bool {
+	for _, f := range s.given {
+		if bytes.Contains(f.content, []byte("include")) || bytes.Contains(f.content, []byte("extends")) {
+			return true
+		}
+	}
+	for _, part := range path.Parts() {
+		if part == tree.PathMatchAll || part == tree.PathMatchList {
+			continue
+		}
+		if !slices.ContainsFunc(s.given, func(f *source) bool { return bytes.Contains(f.content, []byte(part)) }) {
+			return false
+		}
+	}
+	return true
+}
+
+func warningCast(path tree.Path, cast interpolation.Cast, warn func(Warning)) interpolation.Cast {
+	return func(text string) (any, error) {
+		v, err := cast(text)
+		if b, ok := v.(bool); ok && err == nil && !strings.EqualFold(text, fmt.Sprint(b)) {
+			warn(Warning{Field: strings.ReplaceAll(path.String(), "*.", ""), Text: fmt.Sprintf("%q is read as %t; write %t", text, b, b)})
+		}
+		return v, err
+	}
 }
 
 // registerRawEnvFiles teaches compose-go the env_file format "raw": NAME=VALUE lines as `docker run --env-file` reads them, without quotes or

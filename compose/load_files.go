@@ -204,10 +204,19 @@ func (remoteRefuser) Dir(path string) string { return path }
 
 // Load refuses.
 func (remoteRefuser) Load(_ context.Context, path string) (string, error) {
-	return "", &hintedError{
-		fmt.Errorf("read compose file %q: remote compose files are not supported", path),
-		"fetch it (git clone, oras pull) and name the local file with -f",
-	}
+	return "", &remoteError{path}
+}
+
+// remoteError is a Compose file that would have to be fetched.
+type remoteError struct{ path string }
+
+func (e *remoteError) Error() string {
+	return fmt.Sprintf("read compose file %q: remote compose files are not supported", e.path)
+}
+
+// Hint says what to do instead.
+func (e *remoteError) Hint() string {
+	return "fetch it (git clone, oras pull) and name the local file with -f"
 }
 
 func isRemote(path string) bool {

@@ -17,8 +17,12 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// maxSources bounds how many included files are read in search of a line.
-const maxSources = 64
+const (
+	// maxSources bounds how many included files are read in search of a line.
+	maxSources = 64
+	// maxDepth bounds how deep a file may be nested.
+	maxDepth = 256
+)
 
 // sources are the texts of a project's files. They are parsed only when there is something to report, to find its line.
 type sources struct {
@@ -43,13 +47,42 @@ func readSources(names []string, stdin io.Reader) (*sources, error) {
 		}
 		s.given = append(s.given, &source{name: name, content: content})
 	}
+	for _, f := range s.given {
+		if f.mayBeDeep() && depth(f.node()) > maxDepth {
+			return nil, &FieldError{File: f.name, Err: fmt.Errorf("nested more than %d levels deep", maxDepth)}
+		}
+	}
 	return s, nil
+}
+
+// mayBeDeep reports whether the text could be nested beyond maxDepth: a quick upper bound that the usual file stays far below. The loader
+// needs memory that grows with the square of the depth.
+func (f *source) mayBeDeep() bool {
+	block := 0
+	for line := range bytes.Lines(f.content) {
+		indent := len(line) - len(bytes.TrimLeft(line, " \t"))
+		// A sequence may stand at the column of the key that it belongs to: two levels a column at most.
+		block = max(block, 2*indent+2*bytes.Count(line, []byte("-"))+bytes.Count(line, []byte("?"))+2)
+	}
+	flow := bytes.Count(f.content, []byte("{")) + bytes.Count(f.content, []byte("["))
+	return block+flow > maxDepth
+}
+
+// depth is how many levels a tree has. Aliases count as leaves: the loader bounds them itself.
+func depth(n *yaml.Node) int {
+	deepest := 0
+	if n != nil {
+		for _, c := range n.Content {
+			deepest = max(deepest, depth(c))
+		}
+		deepest++
+	}
+	return deepest
 }
 
 func readSource(name string, stdin io.Reader) ([]byte, error) {
 	if isRemote(name) {
-		_, err := remoteRefuser{}.Load(nil, name) //nolint:staticcheck // it refuses without looking at the context
-		return nil, err
+		return nil, &remoteError{name}
 	}
 	if name != "-" {
 		b, err := os.ReadFile(name)

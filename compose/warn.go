@@ -85,7 +85,20 @@ func Check(p *types.Project) error {
 		}
 		all = append(all, err)
 	}
-	return errors.Join(all...)
+	return errors.Join(append(all, sameNames(p))...)
+}
+
+// sameNames returns an error if two services ask for containers of the same name.
+func sameNames(p *types.Project) error {
+	owner := map[string]string{}
+	for _, name := range p.ServiceNames() {
+		wanted := p.Services[name].ContainerName
+		if other, taken := owner[wanted]; wanted != "" && taken {
+			return located(p, &FieldError{Service: name, Field: "container_name", Err: fmt.Errorf("%q is taken by service %q", wanted, other)})
+		}
+		owner[wanted] = name
+	}
+	return nil
 }
 
 // refuse returns an error for the first field of the service that is refused.
