@@ -193,6 +193,8 @@ type planner struct {
 	awaits   map[awaitKey]*step
 	oneShots map[string]bool // services that another waits for to complete
 
+	dependentsOf map[string][]*service // see dependents
+
 	lastRange *step       // the last start so far that publishes a range of ports
 	run       *RunOptions // a one-off is wanted of this service, rather than its replicas
 

@@ -79,7 +79,7 @@ func (pl *planner) create(sv *service, r *replica, name string) (*step, error) {
 		return nil, pl.missingImage(sv)
 	}
 	in := ContainerInput{
-		Number: r.number, Name: name, ImageID: sv.image.id, Services: map[string]Ref{}, Environment: pl.o.Environment, Replicas: pl.replicaNames(),
+		Number: r.number, Name: name, ImageID: sv.image.id, Services: map[string]Ref{}, Environment: pl.o.Environment, Replicas: pl.linked(sv),
 	}
 	if r.action == actionRecreate {
 		in.Replace = strings.TrimPrefix(r.name, pl.p.Name+"-")
@@ -182,19 +182,28 @@ func (pl *planner) stop(sv *service, r *replica) *step {
 // container outlives what it depends on.
 func (pl *planner) stopDependents(sv *service, early bool) []*step {
 	var steps []*step
-	for _, y := range pl.planned() {
-		for _, d := range y.deps {
-			if d.name != sv.Name {
-				continue
-			}
-			for _, r := range y.replicas {
-				if r.runs() && (r.bounce != "" && disturbs(d, sv) != "" || early && pl.early(r)) {
-					steps = append(steps, pl.stop(y, r))
-				}
+	for _, y := range pl.dependents(sv.Name) {
+		d := y.deps[slices.IndexFunc(y.deps, func(d dependency) bool { return d.name == sv.Name })]
+		for _, r := range y.replicas {
+			if r.runs() && (r.bounce != "" && disturbs(d, sv) != "" || early && pl.early(r)) {
+				steps = append(steps, pl.stop(y, r))
 			}
 		}
 	}
 	return steps
+}
+
+// dependents lists the planned services that depend on one. It is asked for once all is decided.
+func (pl *planner) dependents(name string) []*service {
+	if pl.dependentsOf == nil {
+		pl.dependentsOf = map[string][]*service{}
+		for _, sv := range pl.planned() {
+			for _, d := range sv.deps {
+				pl.dependentsOf[d.name] = append(pl.dependentsOf[d.name], sv)
+			}
+		}
+	}
+	return pl.dependentsOf[name]
 }
 
 // removeOld removes the container that a replica's successor replaces.

@@ -57,7 +57,7 @@ func (pl *planner) emitRun() error {
 	pl.rank = rankServices + len(pl.order)
 	r := &replica{action: actionCreate, reason: reason{text: "run"}}
 	in := ContainerInput{
-		ImageID: sv.image.id, Services: map[string]Ref{}, Environment: pl.o.Environment, OneOff: &pl.run.OneOff, Replicas: pl.replicaNames(),
+		ImageID: sv.image.id, Services: map[string]Ref{}, Environment: pl.o.Environment, OneOff: &pl.run.OneOff, Replicas: pl.linked(sv),
 	}
 	one, err := pl.run.OneOff.Apply(pl.p, sv.ServiceConfig)
 	if err != nil {
@@ -85,12 +85,22 @@ func (pl *planner) emitRun() error {
 	return nil
 }
 
-// replicaNames lists the containers that will stand for each planned service, by name.
-func (pl *planner) replicaNames() map[string][]string {
+// linked lists the containers of the services that one links to, by name.
+func (pl *planner) linked(sv *service) map[string][]string {
 	names := map[string][]string{}
-	for _, sv := range pl.planned() {
-		for _, r := range sv.replicas {
-			names[sv.Name] = append(names[sv.Name], r.name)
+	for _, d := range sv.deps {
+		if !links(sv, d.name) {
+			continue
+		}
+		x, ok := pl.services[d.name]
+		if !ok {
+			for _, c := range pl.byName[d.name] {
+				names[d.name] = append(names[d.name], c.Name)
+			}
+			continue
+		}
+		for _, r := range x.replicas {
+			names[d.name] = append(names[d.name], r.name)
 		}
 	}
 	return names
