@@ -1,0 +1,272 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package boot
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed71221737/dev/vmimage/guest/proto"
+)
+
+// Where the agent finds what the seed says of it; only root can read it.
+const (
+	HostKeyFile        = "/run/dev/host_key"
+	AuthorizedKeysFile = "/run/dev/authorized_keys"
+	ProxyFile          = "/run/dev/proxy.env"
+)
+
+// Signals to PID 1, busybox's and systemd's alike.
+const (
+	SignalPowerOff = unix.SIGUSR2
+	SignalReboot   = unix.SIGTERM
+)
+
+const (
+	notifyContainerd = "/run/dev/notify-containerd.sock"
+	notifyDockerd    = "/run/dev/notify-dockerd.sock"
+)
+
+// Main is PID 1 in the root file system. It returns only on failure.
+func Main() error {
+	m := &machine{record: &record{console: consoleWriter()}, table: newTable(), stops: map[string]func(){}}
+	m.record.line("root file system")
+	orders := make(chan os.Signal, 4)
+	signal.Notify(orders, SignalPowerOff, SignalReboot, unix.SIGUSR1, unix.SIGINT, unix.SIGPWR)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if err := mountSystem(); err != nil {
+		m.record.problem("%v", err)
+	}
+	m.record.persist()
+	m.record.stage("mounts")
+	go watchPowerButton(orders)
+	go func() {
+		defer m.logPanic()
+		m.bring(ctx)
+	}()
+	order := <-orders
+	m.shutdown(cancel, order)
+	return errors.New("the machine did not power off")
+}
+
+// machine is the state of PID 1.
+type machine struct {
+	record   *record
+	table    *table
+	index    *Index
+	seed     *proto.Seed
+	services sync.WaitGroup
+	// stops end the services, by name, and wait for it.
+	mu    sync.Mutex
+	stops map[string]func()
+}
+
+// logPanic keeps a bug in the boot from taking PID 1, and with it the kernel, down.
+func (m *machine) logPanic() {
+	if p := recover(); p != nil {
+		m.record.problem("the guest program failed: %v", p)
+	}
+}
+
+// bring makes the machine ready. Three things wait for devices or programs and run side by side: the network, the data disk, and modules.
+func (m *machine) bring(ctx context.Context) {
+	var err error
+	if m.index, err = loadIndex(); err != nil {
+		m.record.problem("%v", err)
+		m.index = &Index{}
+	}
+	_ = m.index.load("ext4", "virtio_net", "hv_netvsc", "hv_utils", "virtio_rng", "af_packet", "evdev", "virtio_balloon", "virtio_console") // no such device: no loss
+	disks := listDisks()
+	if m.seed, err = readSeed(disks); err != nil {
+		m.record.problem("%v", err)
+	}
+	if m.seed == nil {
+		m.record.warn("there is no seed disk: nobody can log in")
+		m.seed = &proto.Seed{}
+	}
+	m.identity()
+	m.record.stage("identity")
+	var wg sync.WaitGroup
+	wg.Go(func() { defer m.logPanic(); m.network(ctx) })
+	wg.Go(func() { defer m.logPanic(); m.data(ctx, disks) })
+	wg.Go(func() { defer m.logPanic(); m.prepare() })
+	wg.Wait()
+	m.late(ctx)
+	m.record.flushLog("/var/log/dev/boot.log")
+}
+
+// identity gives the machine its name, clock, keys and trust.
+func (m *machine) identity() {
+	s := m.seed
+	if now := time.Now(); s.Time.After(now) {
+		tv := unix.NsecToTimeval(s.Time.UnixNano())
+		if err := unix.Settimeofday(&tv); err != nil {
+			m.record.warn("set the clock: %v", err)
+		}
+	}
+	if len(s.Entropy) > 0 {
+		_ = os.WriteFile("/dev/urandom", s.Entropy, 0) // more is better, none is no harm
+	}
+	name := s.Hostname
+	if name == "" {
+		name = "dev"
+	}
+	id := s.MachineID
+	if id == "" {
+		b := make([]byte, 16)
+		_, _ = rand.Read(b) // never fails
+		id = hex.EncodeToString(b)
+	}
+	var proxy strings.Builder
+	for k, v := range s.Proxy {
+		fmt.Fprintf(&proxy, "%s=%s\n%s=%s\n", k, v, strings.ToLower(k), v)
+	}
+	err := errors.Join(
+		unix.Sethostname([]byte(name)),
+		os.WriteFile("/run/hostname", []byte(name+"\n"), 0o644),
+		os.WriteFile("/run/machine-id", []byte(id+"\n"), 0o444),
+		os.WriteFile("/run/hosts", []byte("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 "+name+"\n"), 0o644),
+		os.WriteFile("/run/resolv.conf", nil, 0o644),
+		os.WriteFile(HostKeyFile, []byte(s.HostKey), 0o600),
+		os.WriteFile(AuthorizedKeysFile, []byte(strings.Join(s.AuthorizedKeys, "\n")+"\n"), 0o600),
+		os.WriteFile(ProxyFile, []byte(proxy.String()), 0o600),
+		trust(s.Certificates),
+	)
+	if err != nil {
+		m.record.problem("give the machine its identity: %v", err)
+	}
+}
+
+// trust adds certificate authorities to the image's: a file in memory is mounted over the read-only one.
+func trust(pem string) error {
+	if pem == "" {
+		return nil
+	}
+	const bundle, merged = "/etc/ssl/certs/ca-certificates.crt", "/run/dev/ca-certificates.crt"
+	have, err := os.ReadFile(bundle)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(merged, append(append(have, '\n'), pem...), 0o644); err != nil {
+		return err
+	}
+	return unix.Mount(merged, bundle, "", unix.MS_BIND, "")
+}
+
+func (m *machine) network(ctx context.Context) {
+	renew, err := network(ctx, m.seed)
+	if err != nil {
+		m.record.problem("%v", err)
+	} else {
+		m.record.stage("network")
+	}
+	if renew != nil {
+		go renew(ctx)
+	}
+	m.start(ctx, service{name: "agent", args: []string{"/usr/sbin/dev-guest", "agent"}, log: "", grace: 5 * time.Second})
+}
+
+// data mounts the data disk and starts the engine on it.
+func (m *machine) data(ctx context.Context, disks []disk) {
+	err := mountData(ctx, disks, m.table.command, m.record)
+	if err != nil {
+		m.record.problem("%v", err)
+		m.record.line("the engine is not started: its data is not there")
+		return
+	}
+	m.record.stage("data disk")
+	settings, err := daemonJSON(m.seed.Engine, m.seed.Proxy)
+	if err == nil {
+		err = errors.Join(os.WriteFile(daemonConfig, settings, 0o600), os.WriteFile(containerdConfig, []byte(containerdTOML()), 0o600))
+	}
+	if err != nil {
+		m.record.problem("%v", err)
+		return
+	}
+	m.start(ctx, service{name: "containerd", args: []string{"containerd", "--config", containerdConfig}, log: "/var/log/dev/containerd.log", notify: notifyContainerd, grace: 10 * time.Second})
+	m.start(ctx, service{name: "dockerd", args: []string{"dockerd", "--config-file", daemonConfig, "--pidfile", "/run/docker.pid"}, log: "/var/log/dev/dockerd.log", notify: notifyDockerd, grace: 60 * time.Second})
+}
+
+// prepare loads what the engine will ask for, so that it need not wait, and sets the kernel up.
+func (m *machine) prepare() {
+	_ = m.index.load("overlay", "bridge", "br_netfilter", "veth", "nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_nat", "nft_fib_inet",
+		"nft_compat", "nft_reject_inet", "nft_limit", "nft_hash", "nf_conntrack_netlink", "xt_conntrack", "xt_addrtype", "xt_MASQUERADE", "xfrm_user", "tun", "fuse") // what is missing, its user will name
+	if err := applySysctls(sysctls); err != nil {
+		m.record.line("kernel settings: %v", err)
+	}
+	if err := applySysctls(m.seed.Sysctl); err != nil {
+		m.record.warn("kernel settings: %v", err)
+	}
+	m.record.stage("modules")
+}
+
+// late does what nothing waits for.
+func (m *machine) late(ctx context.Context) {
+	for _, share := range m.seed.Mounts {
+		_ = m.index.load(share.Type) // the mount says it better
+		if err := MountShare(share); err != nil {
+			m.record.problem("%v", err)
+		}
+	}
+	if m.seed.ZramMiB > 0 {
+		_ = m.index.load("zram") // the next step says it better
+	}
+	if err := swap(ctx, m.seed, m.table.command); err != nil {
+		m.record.warn("%v", err)
+	}
+	_ = m.index.load("binfmt_misc", "vmw_vsock_virtio_transport", "hv_balloon", "ptp_kvm") // no such device: no loss
+	m.record.stage("machine")
+}
+
+// start keeps a service running until the machine goes down.
+func (m *machine) start(ctx context.Context, s service) {
+	if s.notify != "" {
+		if err := awaitNotify(s.notify, func() { m.record.stage(s.name + " ready") }); err != nil {
+			m.record.line("%v", err)
+			s.notify = ""
+		}
+	}
+	ctx, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	m.mu.Lock()
+	m.stops[s.name] = func() { stop(); <-done }
+	m.mu.Unlock()
+	m.record.stage(s.name + " started")
+	m.services.Go(func() {
+		defer close(done)
+		m.table.run(ctx, s, m.record)
+	})
+}
+
+// awaitNotify listens where a service says READY=1 and calls ready each time it does.
+func awaitNotify(socket string, ready func()) error {
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		return fmt.Errorf("listen at %q: %w", socket, err)
+	}
+	go func() {
+		buf := make([]byte, 4096)
+		for {
+			n, err := conn.Read(buf)
+			if err != nil {
+				return
+			}
+			if strings.Contains("\n"+string(buf[:n])+"\n", "\nREADY=1\n") {
+				ready()
+			}
+		}
+	}()
+	return nil
+}

@@ -1,0 +1,132 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed71221737/dev/vmimage/guest/proto"
+)
+
+// systemMounts are what every Linux system has.
+var systemMounts = []struct {
+	source, target, kind string
+	flags                uintptr
+	options              string
+}{
+	{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=755"},
+	{"tmpfs", "/tmp", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
+	{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "gid=5,mode=620,ptmxmode=666"},
+	{"tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
+	{"mqueue", "/dev/mqueue", "mqueue", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+	{"cgroup2", "/sys/fs/cgroup", "cgroup2", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "nsdelegate,memory_recursiveprot"},
+	{"bpf", "/sys/fs/bpf", "bpf", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "mode=700"},
+	{"tmpfs", "/mnt", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=755"},
+}
+
+// mountSystem mounts them, with the few folders of /run that programs expect.
+func mountSystem() error {
+	var errs []error
+	for _, m := range systemMounts {
+		if strings.HasPrefix(m.target, "/dev/") {
+			_ = os.MkdirAll(m.target, 0o755) // the mount says it better
+		}
+		if err := unix.Mount(m.source, m.target, m.kind, m.flags, m.options); err != nil {
+			errs = append(errs, fmt.Errorf("mount %q: %w", m.target, err))
+		}
+	}
+	for _, dir := range []string{"/run/dev", "/run/lock", "/run/containerd"} {
+		errs = append(errs, os.MkdirAll(dir, 0o755))
+	}
+	return errors.Join(append(errs, enableControllers())...)
+}
+
+// enableControllers lets sub-groups use every cgroup controller, and moves PID 1 out of the root group's way.
+func enableControllers() error {
+	const root = "/sys/fs/cgroup"
+	have, err := os.ReadFile(root + "/cgroup.controllers")
+	if err != nil {
+		return fmt.Errorf("read cgroup controllers: %w", err)
+	}
+	var on []string
+	for _, c := range strings.Fields(string(have)) {
+		on = append(on, "+"+c)
+	}
+	if err := os.WriteFile(root+"/cgroup.subtree_control", []byte(strings.Join(on, " ")), 0o644); err != nil {
+		return fmt.Errorf("enable cgroup controllers: %w", err)
+	}
+	return nil
+}
+
+// sysctls are what developers' programs need, and what networks of containers need.
+var sysctls = map[string]string{
+	"fs.inotify.max_user_watches":         "1048576",
+	"fs.inotify.max_user_instances":       "8192",
+	"fs.file-max":                         "9223372036854775807",
+	"fs.nr_open":                          "1073741816",
+	"vm.max_map_count":                    "1048576",
+	"vm.overcommit_memory":                "1",
+	"kernel.pid_max":                      "4194304",
+	"kernel.panic":                        "10",
+	"kernel.keys.maxkeys":                 "20000",
+	"net.ipv4.ip_forward":                 "1",
+	"net.ipv6.conf.all.forwarding":        "1",
+	"net.ipv6.conf.all.accept_ra":         "2",
+	"net.core.somaxconn":                  "4096",
+	"net.ipv4.ip_local_port_range":        "32768 60999",
+	"net.ipv4.ping_group_range":           "0 2147483647",
+	"net.ipv4.ip_unprivileged_port_start": "0",
+}
+
+// applySysctls writes kernel settings; one that this kernel does not have is named and passed over.
+func applySysctls(settings map[string]string) error {
+	var errs []error
+	for name, value := range settings {
+		file := filepath.Join("/proc/sys", strings.ReplaceAll(name, ".", "/"))
+		if err := os.WriteFile(file, []byte(value), 0o644); err != nil {
+			errs = append(errs, fmt.Errorf("set %q to %q: %w", name, value, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// MountShare mounts what the host asks for.
+func MountShare(m proto.Mount) error {
+	if err := m.Validate(); err != nil {
+		return err
+	}
+	if err := makeTarget(m.Target); err != nil {
+		return fmt.Errorf("mount %q: make folder %q: %w", m.Source, m.Target, err)
+	}
+	flags := uintptr(0)
+	if m.ReadOnly {
+		flags |= unix.MS_RDONLY
+	}
+	if err := unix.Mount(m.Source, m.Target, m.Type, flags, m.Options); err != nil {
+		return fmt.Errorf("mount %q at %q: %w", m.Source, m.Target, err)
+	}
+	return nil
+}
+
+// makeTarget makes a folder to mount at. The root is read-only: in an empty top folder of the image (/home, /Users, …) a file system in memory makes room.
+func makeTarget(target string) error {
+	err := os.MkdirAll(target, 0o755)
+	if !errors.Is(err, unix.EROFS) {
+		return err
+	}
+	first, _, _ := strings.Cut(target[1:], "/")
+	top := "/" + first
+	if entries, readErr := os.ReadDir(top); readErr != nil || len(entries) > 0 {
+		return fmt.Errorf("%w: choose a place below /home, /Users, /Volumes, /mnt, /host, /srv or /opt", err)
+	}
+	if err := unix.Mount("tmpfs", top, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+		return err
+	}
+	return os.MkdirAll(target, 0o755)
+}

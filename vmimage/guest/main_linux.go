@@ -1,0 +1,95 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+// Command guest is the one program of our own inside a machine: PID 1 (package boot), the agent that the host talks to (package agent), and
+// what the kernel and users call by the names modprobe, poweroff and reboot.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed71221737/dev/vmimage/guest/agent"
+	"github.com/seed71221737/dev/vmimage/guest/boot"
+)
+
+func main() {
+	if err := run(filepath.Base(os.Args[0]), os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "dev-guest:", err)
+		if os.Getpid() == 1 {
+			unix.Sync() // the kernel panics now, and starts the machine again
+		}
+		os.Exit(1)
+	}
+}
+
+// run does what the name or the first argument says.
+func run(name string, args []string) error {
+	if name == "dev-guest" && len(args) > 0 {
+		name, args = args[0], args[1:]
+	}
+	switch name {
+	case "modprobe":
+		return boot.Modprobe(args)
+	case "poweroff":
+		return unix.Kill(1, boot.SignalPowerOff)
+	case "reboot":
+		return unix.Kill(1, boot.SignalReboot)
+	case "agent":
+		return runAgent()
+	case "init":
+		if os.Getpid() != 1 {
+			return fmt.Errorf("only the kernel starts %q", name)
+		}
+		if _, err := os.Stat("/usr/sbin/dev-guest"); err == nil {
+			return boot.Main()
+		}
+		return boot.Early()
+	}
+	return fmt.Errorf("unknown command %q: modprobe, poweroff and reboot are there", name)
+}
+
+// runAgent serves the host until it is told to end.
+func runAgent() error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	key, err := os.ReadFile(boot.HostKeyFile)
+	if err != nil {
+		return fmt.Errorf("read the machine's host key: %w", err)
+	}
+	keys, err := os.ReadFile(boot.AuthorizedKeysFile)
+	if err != nil {
+		return fmt.Errorf("read the keys that may log in: %w", err)
+	}
+	env := []string{"PATH=/usr/local/bin:/usr/sbin:/usr/bin", "HOME=/root", "USER=root", "LOGNAME=root", "SHELL=/bin/sh", "DOCKER_HOST=unix:///run/docker.sock"}
+	if proxy, err := os.ReadFile(boot.ProxyFile); err == nil {
+		env = append(env, strings.Fields(string(proxy))...)
+	}
+	s := &agent.Server{
+		HostKey: key, AuthorizedKeys: keys, Shell: "/bin/sh", Env: env,
+		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Control: &agent.Control{
+			Program: "dev-guest", StatusFile: boot.StatusFile, LogDir: "/var/log/dev", DataDir: "/var", Docker: "/run/docker.sock",
+			Mount: boot.MountShare,
+			Power: func(reboot bool) error {
+				if reboot {
+					return unix.Kill(1, boot.SignalReboot)
+				}
+				return unix.Kill(1, boot.SignalPowerOff)
+			},
+		},
+	}
+	l, err := net.Listen("tcp", ":22")
+	if err != nil {
+		return fmt.Errorf("listen for the host: %w", err)
+	}
+	return s.Serve(ctx, l)
+}
