@@ -60,7 +60,7 @@ cross: lazyschema ## cross-compile for linux, darwin and windows on amd64 and ar
 
 bench: deps engine build ## measure dev side by side with docker compose, for docs/performance.md; BENCH='-pairs=9' for more
 	@[ -x dist/peers/docker-compose ] || { mkdir -p dist/peers; \
-		GOBIN='$(CURDIR)/dist/peers' $(GO) install -trimpath -ldflags '-s -w' $(PEER) && mv dist/peers/cmd dist/peers/docker-compose; }
+		GOBIN='$(CURDIR)/dist/peers' $(GO) install -trimpath -ldflags '-s -w -X github.com/docker/compose/v5/internal.Version=v5.0.2' $(PEER) && mv dist/peers/cmd dist/peers/docker-compose; }
 	$(GO) test ./bench -count=1 -timeout=90m -run=TestMeasure -v -measure -output='$(CURDIR)/dist/bench.md' $(BENCH)
 
 lint: ## run golangci-lint (.golangci.yml), and shellcheck if it is installed
