@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/docker/cli/cli/context/store"
@@ -184,18 +183,11 @@ func tlsConfig(material map[string][]byte, verify bool) (*tls.Config, error) {
 // somebody connects.
 const answerDeadline = 10 * time.Second
 
-// Answers asks for the Docker API's version at a unix socket.
+// Answers asks for the Docker API's version at a unix socket or named pipe.
 func (d Docker) Answers(ctx context.Context, host string) error {
-	path, ok := strings.CutPrefix(host, "unix://")
-	if !ok {
-		return fmt.Errorf("%s is not a unix socket", host)
-	}
 	ctx, cancel := context.WithTimeout(ctx, answerDeadline)
 	defer cancel()
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", path)
-	}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return dialLocal(ctx, host) }
 	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodHead, "http://docker/_ping", nil)
 	if err != nil {
@@ -212,17 +204,26 @@ func (d Docker) Answers(ctx context.Context, host string) error {
 	return nil
 }
 
-// notAnswering says in a few words why a socket does not answer.
+// reason says in a few words why a socket does not answer.
+type reason struct {
+	text string
+	err  error
+}
+
+func (r *reason) Error() string { return r.text }
+
+func (r *reason) Unwrap() error { return r.err }
+
 func notAnswering(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return errors.New("there is no socket")
+		return &reason{"there is no socket", err}
 	case errors.Is(err, fs.ErrPermission):
-		return errors.New("permission denied: members of the socket's group (docker) and root may use it")
+		return &reason{"permission denied: root and members of the socket's group may use it", err}
 	case isRefused(err):
-		return errors.New("nobody listens at the socket")
+		return &reason{"nobody listens at the socket", err}
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no answer within %s", answerDeadline)
+		return &reason{fmt.Sprintf("no answer within %s", answerDeadline), err}
 	}
 	return err
 }

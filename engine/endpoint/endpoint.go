@@ -19,10 +19,11 @@ package endpoint
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 )
 
@@ -38,9 +39,6 @@ const (
 	SourceSystem   Source = "system"
 	SourceEmbedded Source = "dev's engine"
 )
-
-// SystemHost is where a Docker Engine of the system listens.
-const SystemHost = "unix:///var/run/docker.sock"
 
 // Choice is the engine that serves a command.
 type Choice struct {
@@ -110,7 +108,8 @@ type Probe interface {
 	Context(name string) (Engine, error)
 	// Certificates reads the TLS material of DOCKER_CERT_PATH.
 	Certificates(dir string, verify bool) (*tls.Config, error)
-	// Answers returns nil when a Docker Engine answers at a unix socket.
+	// Answers returns nil when a Docker Engine answers at a unix socket or
+	// named pipe.
 	Answers(ctx context.Context, host string) error
 }
 
@@ -156,6 +155,16 @@ type resolver struct {
 	probe  Probe
 	found  bool
 	choice Choice
+	asked  bool  // whether our own engine answers
+	answer error // what it answered
+}
+
+// own asks our own engine, once.
+func (r *resolver) own(ctx context.Context) error {
+	if !r.asked {
+		r.asked, r.answer = true, r.probe.Answers(ctx, r.in.Embedded.Host)
+	}
+	return r.answer
 }
 
 // offer considers an engine that is there.
@@ -254,31 +263,43 @@ func (r *resolver) system(ctx context.Context) error {
 	if r.in.Embedded.Host == SystemHost {
 		return nil // it is the same engine
 	}
-	if err := r.probe.Answers(ctx, SystemHost); err != nil {
+	err := r.probe.Answers(ctx, SystemHost)
+	switch {
+	case err == nil:
+		r.offer(SourceSystem, e, "answers")
+	case errors.Is(err, fs.ErrPermission) && r.own(ctx) != nil:
+		// an engine of our own could not be started either: better the error
+		// that says what to do about this one
+		r.offer(SourceSystem, e, "is there, but this user may not use it: "+err.Error())
+	default:
 		r.pass(SourceSystem, e, err.Error())
-		return nil
 	}
-	r.offer(SourceSystem, e, "answers")
 	return nil
 }
 
-func (r *resolver) embedded(context.Context) error {
+func (r *resolver) embedded(ctx context.Context) error {
 	e := Engine{Host: r.in.Embedded.Host}
 	if e.Host == "" {
 		r.pass(SourceEmbedded, e, r.in.Embedded.Why)
 		return nil
 	}
-	r.offer(SourceEmbedded, e, "is there for everything else")
+	why := "is running"
+	if err := r.own(ctx); err != nil {
+		why = "is there for everything else, not running: " + err.Error()
+	}
+	r.offer(SourceEmbedded, e, why)
 	return nil
 }
 
-// start finds out whether the choice is our engine, and whether it runs.
+// start finds out whether the choice is our engine, and whether it has to be
+// started: one that only refuses this user runs.
 func (r *resolver) start(ctx context.Context) {
 	if r.in.Embedded.Host == "" || r.choice.Host != r.in.Embedded.Host {
 		return
 	}
 	r.choice.Embedded = true
-	r.choice.Start = r.probe.Answers(ctx, r.choice.Host) != nil
+	err := r.own(ctx)
+	r.choice.Start = err != nil && !errors.Is(err, fs.ErrPermission)
 }
 
 // HostError says that an address is not one of an engine.
@@ -302,7 +323,7 @@ func ParseHost(value string) (string, error) {
 	switch scheme {
 	case "unix":
 		if rest == "" {
-			return SystemHost, nil
+			return "unix:///var/run/docker.sock", nil
 		}
 		if !strings.HasPrefix(rest, "/") {
 			return "", &HostError{value}
@@ -311,8 +332,11 @@ func ParseHost(value string) (string, error) {
 		if rest == "" {
 			return "", &HostError{value}
 		}
-	case "tcp", "http", "https":
-		return parseTCP(value, scheme, rest)
+	case "tcp":
+		if !ok && strings.Contains(rest, "/") { // a path, or unix:/path
+			return "", &HostError{value}
+		}
+		return parseTCP(value, rest)
 	case "ssh":
 		if u, err := url.Parse(value); err != nil || u.Hostname() == "" {
 			return "", &HostError{value}
@@ -325,7 +349,7 @@ func ParseHost(value string) (string, error) {
 
 // parseTCP completes a TCP address with the host and port that the docker CLI
 // assumes.
-func parseTCP(value, scheme, rest string) (string, error) {
+func parseTCP(value, rest string) (string, error) {
 	u, err := url.Parse("tcp://" + rest)
 	if err != nil || rest == "" || u.User != nil || u.RawQuery != "" {
 		return "", &HostError{value}
@@ -343,8 +367,5 @@ func parseTCP(value, scheme, rest string) (string, error) {
 	if a, err := netip.ParseAddr(host); err == nil && a.Is6() {
 		host = "[" + host + "]"
 	}
-	if slices.Contains([]string{"http", "https"}, scheme) {
-		scheme = "tcp"
-	}
-	return scheme + "://" + host + ":" + port + strings.TrimSuffix(u.Path, "/"), nil
+	return "tcp://" + host + ":" + port + strings.TrimSuffix(u.Path, "/"), nil
 }

@@ -108,6 +108,7 @@ func (s *supervisor) handleStop(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	s.abort(errAborted)
 	request := stopRequest{keepContainers: body.KeepContainers, done: make(chan struct{})}
 	select {
 	case s.stop <- request:

@@ -39,7 +39,7 @@ type daemonConfig struct {
 	Proxies            *daemonProxies    `json:"proxies,omitempty"`
 	DNS                []string          `json:"dns,omitempty"`
 	CgroupParent       string            `json:"cgroup-parent,omitempty"`
-	Features           map[string]bool   `json:"features"`
+	Features           map[string]bool   `json:"features,omitempty"`
 	LogLevel           string            `json:"log-level"`
 	LogFormat          string            `json:"log-format"`
 }
@@ -74,7 +74,7 @@ func daemonJSON(p Paths, bin string, s Settings, h host) ([]byte, error) {
 		InsecureRegistries: s.InsecureRegistries,
 		DNS:                s.DNS,
 		CgroupParent:       s.CgroupParent,
-		Features:           map[string]bool{"containerd-snapshotter": true},
+		Features:           map[string]bool{},
 		LogLevel:           s.logLevel(),
 		LogFormat:          "text",
 	}
@@ -116,11 +116,14 @@ func (s Settings) dataRoot(component string) string {
 var unusedPlugins = []string{
 	"io.containerd.cri.v1.images",
 	"io.containerd.cri.v1.runtime",
+	"io.containerd.differ.v1.erofs", // starts a program to see what it can
 	"io.containerd.grpc.v1.cri",
+	"io.containerd.http.v1.pprof",
 	"io.containerd.image-verifier.v1.bindir",
 	"io.containerd.internal.v1.opt",
-	"io.containerd.internal.v1.restart",
 	"io.containerd.internal.v1.tracing",
+	"io.containerd.monitor.container.v1.restart", // dockerd has its own
+	"io.containerd.mount-handler.v1.erofs",
 	"io.containerd.nri.v1.nri",
 	"io.containerd.podsandbox.controller.v1.podsandbox",
 	"io.containerd.snapshotter.v1.blockfile",

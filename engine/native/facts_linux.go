@@ -74,6 +74,13 @@ func observeFirewall(ctx context.Context) firewallFacts {
 	return f
 }
 
+// observeFirewallSoon begins to find out; the result waits for it.
+func observeFirewallSoon(ctx context.Context) func() firewallFacts {
+	facts := make(chan firewallFacts, 1)
+	go func() { facts <- observeFirewall(ctx) }() // ends within toolTimeout
+	return func() firewallFacts { return <-facts }
+}
+
 // legacyDrop asks the kernel's older iptables, if they are in use.
 func legacyDrop(ctx context.Context) bool {
 	names, err := os.ReadFile("/proc/net/ip_tables_names")

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -89,4 +91,19 @@ func isLocked(name string) bool {
 	query := unix.Flock_t{Type: unix.F_WRLCK}
 	err = unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &query)
 	return err == nil && query.Type != unix.F_UNLCK
+}
+
+// lockHolder is a process that has a lock's file open; 0 when none is found.
+func lockHolder(name string) int {
+	links, err := filepath.Glob("/proc/[0-9]*/fd/*")
+	if err != nil {
+		return 0
+	}
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil && target == name {
+			pid, _ := strconv.Atoi(strings.Split(link, "/")[2]) // the pattern has only digits
+			return pid
+		}
+	}
+	return 0
 }

@@ -79,6 +79,10 @@ func startTime(pid int) (string, error) {
 	return fields[19], nil
 }
 
+// killPatience is how long the kernel may take to end a killed process: longer
+// than a moment when it waits for a disk.
+const killPatience = 10 * time.Second
+
 // end terminates a process and waits until it is gone: SIGTERM, then SIGKILL
 // when grace is over. Nothing happens when the PID belongs to another process
 // by now.
@@ -88,11 +92,14 @@ func (p process) end(ctx context.Context, grace time.Duration) error {
 		return err
 	}
 	defer h.Close() // a handle only
-	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
-		if err := h.signal(sig); err != nil {
+	for _, step := range []struct {
+		sig      unix.Signal
+		patience time.Duration
+	}{{unix.SIGTERM, grace}, {unix.SIGKILL, killPatience}} {
+		if err := h.signal(step.sig); err != nil {
 			return fmt.Errorf("end %s (process %d): %w", filepath.Base(p.exe), p.pid, err)
 		}
-		limited, cancel := context.WithTimeout(ctx, grace)
+		limited, cancel := context.WithTimeout(ctx, step.patience)
 		gone := h.wait(limited)
 		cancel()
 		if gone == nil {
@@ -142,8 +149,19 @@ func (h *handle) wait(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = h.SetReadDeadline(time.Now()) }) // wakes the read below
-	defer stop()
+	if err := h.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	woken := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(woken)
+		_ = h.SetReadDeadline(time.Now()) // wakes the read below
+	})
+	defer func() {
+		if !stop() {
+			<-woken // it must not disturb the next wait
+		}
+	}()
 	err = conn.Read(func(fd uintptr) bool { // called again whenever the descriptor is readable: at the process's end
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 		return err == nil && n > 0

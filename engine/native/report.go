@@ -93,3 +93,11 @@ func leaveFailure(p Paths, stage Stage, cause error) error {
 	}
 	return atomicfile.Write(p.failure(), data, 0o644)
 }
+
+func parseFailure(data []byte) (*Failure, error) {
+	var f Failure
+	if err := json.Unmarshal(data, &f); err != nil {
+		return nil, err
+	}
+	return &f, nil
+}

@@ -52,11 +52,20 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	if err := remove(o.Paths.failure()); err != nil {
 		return err
 	}
+	protect(o.Log)
 	s := &supervisor{ServeOptions: o, stop: make(chan stopRequest), ready: make(chan struct{})}
 	if err := s.run(ctx); err != nil {
 		return errors.Join(err, leaveFailure(o.Paths, s.state().Stage, err))
 	}
 	return nil
+}
+
+// protect makes the kernel choose other processes first when memory runs out.
+// Components inherit it; containers get their own value.
+func protect(log *slog.Logger) {
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-500"), 0); err != nil {
+		log.Debug("not protected from memory pressure", "error", err)
+	}
 }
 
 // prepare makes the folders.
@@ -80,10 +89,19 @@ type supervisor struct {
 	stop     chan stopRequest
 	ready    chan struct{} // closed when the API answers
 
+	abort context.CancelCauseFunc // of a start that is going on
+	// firewall tells what the host has, as it was found out while the bundle was
+	// checked and containerd started; nil when that has been used.
+	firewall    func() firewallFacts
+	configuring sync.Mutex
+
 	mu     sync.Mutex
 	report Report
 	group  *supervise.Group // nil until the components are started
 }
+
+// errAborted says that the engine was told to stop before it was ready.
+var errAborted = errors.New("told to stop before it was ready")
 
 // stopRequest asks to end the engine; done is closed when it has ended.
 type stopRequest struct {
@@ -96,12 +114,15 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 		return err
 	}
 	s.setStage(StageUnpack)
+	var startCtx context.Context
+	startCtx, s.abort = context.WithCancelCause(ctx)
+	defer s.abort(nil)
 	closeControl, err := s.serveControl()
 	if err != nil {
 		return err
 	}
 	defer closeControl()
-	if err := s.start(ctx); err != nil {
+	if err := s.start(startCtx); err != nil {
 		s.closeGroup()
 		return err
 	}
@@ -112,15 +133,32 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 	if err := removeOld(ctx, s.Paths.bundles(), s.inst.dir); err != nil {
 		s.Log.Warn("old engine not removed", "error", err)
 	}
-	request := stopRequest{keepContainers: true}
-	select {
-	case <-ctx.Done():
-	case request = <-s.stop:
-		defer close(request.done)
-	}
+	request := s.await(ctx)
+	defer close(request.done)
 	sdNotify(s.Log, s.Notify, "STOPPING=1")
 	s.shutdown(request.keepContainers)
 	return nil
+}
+
+// await returns when the engine is to end, and how. SIGTERM, which ends ctx, is
+// what systemd and a shutdown of the machine send: containers are not ours to
+// stop then.
+func (s *supervisor) await(ctx context.Context) stopRequest {
+	rotate := time.NewTicker(time.Hour)
+	defer rotate.Stop()
+	own := supervise.Log{Path: s.Paths.log("supervisor")}
+	for {
+		select {
+		case <-ctx.Done():
+			return stopRequest{keepContainers: true, done: make(chan struct{})}
+		case request := <-s.stop:
+			return request
+		case <-rotate.C:
+			if err := own.Rotate(); err != nil {
+				s.Log.Warn("log not rotated", "error", err)
+			}
+		}
+	}
 }
 
 // start brings the engine up, stage by stage.
@@ -128,6 +166,7 @@ func (s *supervisor) start(ctx context.Context) (err error) {
 	if err := endLeftovers(ctx, s.Log, s.Paths); err != nil {
 		return err
 	}
+	s.firewall = observeFirewallSoon(ctx)
 	// unpacking depends on the disk and is done once: it is not under the deadline
 	if s.inst, err = install(ctx, s.Source, s.Paths.bundles()); err != nil {
 		return err
@@ -170,6 +209,8 @@ func (s *supervisor) prepareHost(ctx context.Context) error {
 // configureDockerd looks at the host and writes dockerd's configuration. It is
 // done before every start of dockerd, because routes and firewall change.
 func (s *supervisor) configureDockerd(ctx context.Context, liveRestore bool) error {
+	s.configuring.Lock() // a restart of dockerd and a stop may meet
+	defer s.configuring.Unlock()
 	h, warnings, err := s.observeHost(ctx)
 	if err != nil {
 		return err
@@ -191,7 +232,12 @@ func (s *supervisor) configureDockerd(ctx context.Context, liveRestore bool) err
 }
 
 func (s *supervisor) observeHost(ctx context.Context) (host, []string, error) {
-	facts := observeFirewall(ctx)
+	var facts firewallFacts
+	if first := s.firewall; first != nil {
+		facts, s.firewall = first(), nil
+	} else {
+		facts = observeFirewall(ctx)
+	}
 	var h host
 	var err error
 	if h.firewall, err = chooseFirewall(s.settings.Firewall, facts); err != nil {

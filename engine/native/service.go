@@ -3,6 +3,7 @@
 package native
 
 import (
+	"fmt"
 	"log/slog"
 	"time"
 )
@@ -16,8 +17,8 @@ type Service struct {
 	// Supervisor is the command line that runs Serve, program first; usually
 	// this program with `engine serve`.
 	Supervisor []string
-	// Env is added to the supervisor's environment, of which little of the
-	// caller's is kept.
+	// Env is added to the supervisor's environment, as NAME=value: nothing of
+	// the caller's is kept.
 	Env []string
 	// Systemd makes the engine a systemd unit instead of a detached process.
 	Systemd bool
@@ -119,6 +120,24 @@ func (e *MissingError) ExitCode() int { return ExitImpossible }
 
 // ExitCode is the documented exit code.
 func (e *NoBundleError) ExitCode() int { return ExitImpossible }
+
+// BrokenError says that a supervisor lives and does not answer.
+type BrokenError struct {
+	// Holder is its process, 0 when that is not known.
+	Holder int
+}
+
+func (e *BrokenError) Error() string {
+	return "the engine's supervisor lives and does not answer"
+}
+
+// Hint names the next step.
+func (e *BrokenError) Hint() string {
+	if e.Holder == 0 {
+		return "`dev engine logs --component supervisor` may say why"
+	}
+	return fmt.Sprintf("end it with `kill %d` (or `kill -9`), then `dev engine start`: containers go on", e.Holder)
+}
 
 // UnsupportedError says that the engine does not run natively on this system.
 type UnsupportedError struct{ OS string }

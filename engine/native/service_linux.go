@@ -4,7 +4,6 @@ package native
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -43,9 +42,13 @@ func (s *Service) startLocked(ctx context.Context, settings Settings) (bool, err
 		return false, nil
 	case PhaseStarting: // by systemd at boot
 		return false, newControlClient(s.Paths).waitReady(ctx)
-	case PhaseStopping, PhaseBroken:
+	case PhaseStopping:
 		if err := s.waitEnd(ctx); err != nil {
 			return false, err
+		}
+	case PhaseBroken: // or killed a moment ago
+		if s.waitEnd(ctx) != nil {
+			return false, &BrokenError{Holder: lockHolder(s.Paths.runLock())}
 		}
 	}
 	if err := settings.save(s.Paths); err != nil {
@@ -72,12 +75,16 @@ func (s *Service) Stop(ctx context.Context, o StopOptions) (stopped bool, err er
 	if os.Geteuid() != 0 {
 		return false, &PrivilegeError{Op: "stop"}
 	}
-	switch phase, _ := s.observe(ctx); phase {
-	case PhaseStopped:
+	phase, _ := s.observe(ctx)
+	if phase == PhaseBroken { // or killed a moment ago
+		if s.waitEnd(ctx) != nil {
+			return false, &BrokenError{Holder: lockHolder(s.Paths.runLock())}
+		}
+		phase = PhaseStopped
+	}
+	if phase == PhaseStopped {
 		// a supervisor that was killed may have left components
 		return false, endLeftovers(ctx, s.Log, s.Paths)
-	case PhaseBroken:
-		return false, fmt.Errorf("stop the engine: its supervisor holds %q and does not answer", s.Paths.runLock())
 	}
 	if err := newControlClient(s.Paths).stop(ctx, o.KeepContainers); err != nil && ctx.Err() != nil {
 		return false, fmt.Errorf("stop the engine: %w", context.Cause(ctx))
@@ -134,7 +141,7 @@ func (s *Service) Status(ctx context.Context) (Status, error) {
 	st := Status{Phase: phase, Host: s.Paths.Host(), Root: s.Paths.Root, Report: report}
 	switch phase {
 	case PhaseBroken:
-		st.Problems = append(st.Problems, "the supervisor lives and does not answer on its control socket")
+		st.Problems = append(st.Problems, (&BrokenError{Holder: lockHolder(s.Paths.runLock())}).Error())
 	case PhaseRunning, PhaseDegraded:
 		st.Problems = append(st.Problems, report.Warnings...)
 		err := askAPI(ctx, s.Paths, &st)
@@ -179,13 +186,7 @@ func (s *Service) spawn(ctx context.Context) error {
 // supervisorEnv is the environment of the supervisor.
 func (s *Service) supervisorEnv(notify string) []string {
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "NOTIFY_SOCKET=" + notify}
-	env = append(env, s.Env...)
-	for _, name := range []string{"DEV_ENGINE_ROOT", "DEV_ENGINE_BUNDLE", "DEV_HOME", "GOCOVERDIR"} {
-		if value, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+value)
-		}
-	}
-	return env
+	return append(env, s.Env...)
 }
 
 // follow waits for the supervisor's word that it is ready, or its end.
@@ -220,9 +221,8 @@ func ignoreGone(err error) error {
 func (s *Service) failure(exit error) error {
 	data, err := os.ReadFile(s.Paths.failure())
 	if err == nil {
-		var f Failure
-		if err := json.Unmarshal(data, &f); err == nil {
-			return &f
+		if f, err := parseFailure(data); err == nil {
+			return f
 		}
 	}
 	tail := supervise.Log{Path: s.Paths.log("supervisor")}.Tail(5, 0)

@@ -30,14 +30,8 @@ func SystemdRunning() bool {
 // startUnit installs the unit, lets it start at boot, and starts it now. It
 // returns when the engine answers, because the unit tells systemd so.
 func (s *Service) startUnit(ctx context.Context) error {
-	env := map[string]string{}
-	for _, name := range []string{"DEV_ENGINE_BUNDLE", "DEV_HOME"} {
-		if value, ok := os.LookupEnv(name); ok {
-			env[name] = value
-		}
-	}
 	name := filepath.Join(s.unitDir(), unitName)
-	text := []byte(unitText(s.Supervisor, env))
+	text := []byte(unitText(s.Supervisor, s.Env))
 	old, err := os.ReadFile(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("install systemd unit: %w", err)

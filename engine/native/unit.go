@@ -4,7 +4,6 @@ package native
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -13,15 +12,14 @@ const unitName = "dev-engine.service"
 
 // unitText is the content of the systemd unit. Only the supervisor is systemd's
 // to end: it ends the components, and containers outlive both.
-func unitText(command []string, env map[string]string) string {
+func unitText(command, env []string) string {
 	var words, environment []string
 	for _, w := range command {
 		words = append(words, unitQuote(w))
 	}
-	for name, value := range env {
-		environment = append(environment, "Environment="+unitQuote(name+"="+value)+"\n")
+	for _, v := range env {
+		environment = append(environment, "Environment="+unitQuote(v)+"\n")
 	}
-	slices.Sort(environment)
 	return fmt.Sprintf(`# Written by "dev engine start"; "dev engine uninstall" removes it.
 [Unit]
 Description=Docker Engine that dev carries

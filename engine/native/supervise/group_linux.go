@@ -18,7 +18,9 @@ import (
 // goroutines.
 type Group struct {
 	log        *slog.Logger
-	spawn      chan func()
+	spawn      chan func()   // work for the spawner; closed by Close
+	spawned    chan struct{} // closed when the spawner has ended
+	close      sync.Once
 	components []*component
 
 	mu      sync.Mutex
@@ -29,7 +31,8 @@ type Group struct {
 // Notify sockets are made in runDir, which must exist. Close the group to stop
 // what still runs and free what it holds.
 func Start(log *slog.Logger, runDir string, programs ...Program) (*Group, error) {
-	g := &Group{log: log, spawn: make(chan func()), changed: make(chan struct{})}
+	g := &Group{log: log, spawn: make(chan func()), spawned: make(chan struct{}), changed: make(chan struct{})}
+	go g.spawner()
 	for _, p := range programs {
 		c, err := newComponent(g, p, runDir)
 		if err != nil {
@@ -38,7 +41,6 @@ func Start(log *slog.Logger, runDir string, programs ...Program) (*Group, error)
 		}
 		g.components = append(g.components, c)
 	}
-	go g.spawner()
 	for _, c := range g.components {
 		c.running = true
 		go c.loop()
@@ -50,6 +52,7 @@ func Start(log *slog.Logger, runDir string, programs ...Program) (*Group, error)
 // the signal that the kernel sends to a child at its parent's death is tied to
 // the thread that made it.
 func (g *Group) spawner() {
+	defer close(g.spawned)
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	for f := range g.spawn {
 		f()
@@ -161,12 +164,8 @@ func (g *Group) Close() {
 		g.components[i].end(context.Background())
 		g.components[i].closeNotify()
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.spawn != nil {
-		close(g.spawn)
-		g.spawn = nil
-	}
+	g.close.Do(func() { close(g.spawn) })
+	<-g.spawned
 }
 
 // environ is the environment of a program with its notify socket.
