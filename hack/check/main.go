@@ -54,6 +54,7 @@ func steps(fuzztime time.Duration) []step {
 	return []step{
 		{"format", checkFormat},
 		{"vet", vet},
+		{"lint", func(ctx context.Context, _ *report) error { return command(ctx, "", "make", "lint") }},
 		{"shell scripts", shellcheck},
 		{"engine", func(ctx context.Context, _ *report) error { return command(ctx, "", "make", "engine") }},
 		{"build", func(ctx context.Context, _ *report) error { return command(ctx, "", "make", "build") }},
