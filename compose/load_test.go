@@ -587,13 +587,13 @@ func FuzzLoad(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(string(b))
+		f.Add(strings.ReplaceAll(string(b), "/dev/", "/device/"))
 	}
 	f.Add("include: [compose.yaml]\nservices: {a: {extends: {service: a, file: compose.yaml}}}")
 	f.Add("a: &a [*a]\nservices: *a")
 	f.Fuzz(func(t *testing.T, text string) {
-		if strings.Contains(text, "..") || strings.Contains(text, "/") {
-			t.Skip("it could read any file of this machine")
+		if strings.Contains(text, "/dev/") || strings.Contains(text, "/proc/") {
+			t.Skip("reading such a file may never end")
 		}
 		dir := writeFiles(t, map[string]string{"compose.yaml": text})
 		o := LoadOptions{WorkingDir: dir, ProjectName: "fuzz", Environment: testEnvironment}
