@@ -152,7 +152,10 @@ func (pl *planner) replacedNetwork(c Container) string {
 	return ""
 }
 
-func (pl *planner) assessNetworksReplaced(_ *service, c Container) reason {
+func (pl *planner) assessNetworksReplaced(sv *service, c Container) reason {
+	if pl.done(sv, c) {
+		return reason{} // it needs no network any more
+	}
 	if name := pl.replacedNetwork(c); name != "" {
 		return reason{text: fmt.Sprintf("network %s is recreated", name)}
 	}
@@ -161,8 +164,8 @@ func (pl *planner) assessNetworksReplaced(_ *service, c Container) reason {
 
 // assessNetworks: a container must be attached to the very networks that are there, not to ones that were there once.
 func (pl *planner) assessNetworks(sv *service, c Container) reason {
-	if c.State == StateCreated && len(c.Networks) == 0 {
-		return reason{} // the engine does not tell before the first start
+	if pl.done(sv, c) || c.State == StateCreated && len(c.Networks) == 0 { // the latter: engines do not tell before the first start
+		return reason{}
 	}
 	for _, key := range networksOf(sv.ServiceConfig) {
 		n, ok := pl.networks[key]

@@ -196,12 +196,18 @@ func (pl *planner) settle(sv *service, r *replica) {
 		r.action, r.reason.text = actionUnpause, "paused"
 	case r.old.State == StateCreated:
 		r.action, r.reason.text = actionStart, "created but never started"
-	case r.old.State == StateExited && !(pl.oneShots[sv.Name] && r.old.ExitCode == 0):
+	case r.old.State == StateExited && !pl.done(sv, *r.old):
 		r.action, r.reason.text = actionStart, fmt.Sprintf("exited (%d)", r.old.ExitCode)
 	}
 	if r.action != actionRecreate {
 		pl.adopt(sv, r)
 	}
+}
+
+// done reports whether the container is a one-shot that another service waits for to complete, and that has. It is not run again while its
+// configuration and image are the same.
+func (pl *planner) done(sv *service, c Container) bool {
+	return pl.oneShots[sv.Name] && c.State == StateExited && c.ExitCode == 0
 }
 
 // adopt completes what an interrupted recreation began: the replica's new container exists under its temporary name, the one that it
