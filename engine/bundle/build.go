@@ -49,10 +49,19 @@ func build(ctx context.Context, t target, dir, outDir string, progress io.Writer
 	if err != nil {
 		return err
 	}
-	if err := compileAll(ctx, components(p), t, dir, root, progress); err != nil {
+	fmt.Fprintf(progress, "engine linux/%s: preparing sources\n", t.Arch)
+	src, tree := filepath.Join(root, "src"), filepath.Join(root, "tree")
+	if err := prepareSources(ctx, dir, src); err != nil {
 		return err
 	}
-	m, err := finish(p, t, root, out, in)
+	programs, err := compileAll(ctx, components(p), t, src, tree, progress)
+	if err != nil {
+		return err
+	}
+	if err := copyLicenses(ctx, dir, tree, t, programs); err != nil {
+		return err
+	}
+	m, err := finish(p, t, tree, out, in)
 	if err != nil {
 		return err
 	}
@@ -60,32 +69,32 @@ func build(ctx context.Context, t target, dir, outDir string, progress io.Writer
 	return nil
 }
 
-// compileAll fills root with the programs and the licences.
-func compileAll(ctx context.Context, cs []component, t target, dir, root string, progress io.Writer) error {
-	bin, err := filepath.Abs(filepath.Join(root, "bin"))
+// compileAll builds the programs in src into tree/bin and returns the files of
+// those written in Go.
+func compileAll(ctx context.Context, cs []component, t target, src, tree string, progress io.Writer) (goPrograms []string, err error) {
+	bin, err := filepath.Abs(filepath.Join(tree, "bin"))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := os.Mkdir(bin, 0o755); err != nil {
-		return err
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return nil, err
 	}
-	var goPrograms []string
 	for _, c := range cs {
 		start, file := time.Now(), filepath.Join(bin, c.Name)
 		fmt.Fprintf(progress, "engine linux/%s: building %s %s\n", t.Arch, c.Name, c.Version)
-		if _, err := output(ctx, dir, buildCommand(c, t, file)); err != nil {
-			return fmt.Errorf("build %q: %w", c.Name, err)
+		if _, err := output(ctx, src, buildCommand(c, t, file)); err != nil {
+			return nil, fmt.Errorf("build %q: %w", c.Name, err)
 		}
 		if c.Package != "" {
 			goPrograms = append(goPrograms, file)
 		}
 		info, err := os.Stat(file)
 		if err != nil {
-			return fmt.Errorf("build %q: %w", c.Name, err)
+			return nil, fmt.Errorf("build %q: %w", c.Name, err)
 		}
 		fmt.Fprintf(progress, "engine linux/%s: built %s, %.1f MB, %.0f s\n", t.Arch, c.Name, float64(info.Size())/1e6, time.Since(start).Seconds())
 	}
-	return copyLicenses(ctx, dir, root, t, goPrograms)
+	return goPrograms, nil
 }
 
 // finish packs root and puts the results in place, the list of inputs last:

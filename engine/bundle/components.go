@@ -58,7 +58,7 @@ func components(p pins) []component {
 		{
 			Name: "containerd", Module: containerdModule, Version: p.Containerd.Version, License: "Apache-2.0",
 			Package: containerdModule + "/cmd/containerd",
-			Tags:    append(pure[:3:3], "urfave_cli_no_docs", "no_btrfs", "no_cri", "no_devmapper", "no_zfs", "nri_no_wasm"),
+			Tags:    append(pure[:3:3], "urfave_cli_no_docs", "no_btrfs", "no_cri", "no_devmapper", "no_tracing", "no_zfs", "nri_no_wasm"),
 			Stamps:  containerdStamps(p),
 		},
 		{
@@ -88,7 +88,7 @@ func components(p pins) []component {
 			Name: "runc", Module: runcModule, Version: p.Runc.Version, License: "Apache-2.0",
 			Package: runcModule,
 			Tags:    []string{"netgo", "osusergo", "seccomp", "urfave_cli_no_docs"},
-			Stamps:  map[string]string{"main.gitCommit": p.Runc.Version},
+			Stamps:  runcStamps(p),
 			Cgo:     true,
 		},
 	}
@@ -115,6 +115,14 @@ func containerdStamps(p pins) map[string]string {
 	}
 }
 
+func runcStamps(p pins) map[string]string {
+	return map[string]string{
+		"main.gitCommit": p.Runc.Version,
+		// Patch 0002 keeps compiled seccomp profiles apart by this.
+		runcModule + "/libcontainer/seccomp.cacheVersion": p.Runc.Version,
+	}
+}
+
 // command is a program call as data.
 type command struct {
 	Args []string
@@ -135,7 +143,7 @@ func buildCommand(c component, t target, out string) command {
 
 func goCommand(c component, t target, out string) command {
 	ldflags := "-s -w -buildid="
-	env := []string{"GOOS=linux", "GOARCH=" + t.Arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=-mod=readonly", "GOWORK=off", "GOEXPERIMENT="}
+	env := []string{"GOOS=linux", "GOARCH=" + t.Arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=-mod=vendor", "GOWORK=off", "GOEXPERIMENT="}
 	if c.Cgo {
 		ldflags += " -linkmode external -extldflags '-static -Wl,--build-id=none'"
 		env = append(env, "CGO_ENABLED=1", "CC="+t.CC, "CGO_CFLAGS=-O2", "CGO_LDFLAGS=-O2")

@@ -3,6 +3,7 @@ module github.com/seed71221737/dev/engine/bundle
 go 1.26.8
 
 require (
+	github.com/bluekeyes/go-gitdiff v0.9.0
 	github.com/containerd/containerd/v2 v2.3.7
 	github.com/klauspost/compress v1.20.3
 	github.com/moby/moby/v2 v2.0.0-beta.24
