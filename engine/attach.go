@@ -52,17 +52,20 @@ func (c *Client) attach(ctx context.Context, id string, streams Streams, start b
 		_, err := api.ContainerResize(ctx, id, client.ContainerResizeOptions{Width: w, Height: h})
 		return err
 	}}
-	return c.attached(ctx, api, id, s, start)
+	cond := container.WaitConditionNotRunning
+	switch host := r.Container.HostConfig; {
+	case start && host != nil && host.AutoRemove:
+		cond = container.WaitConditionRemoved // whoever looks afterwards finds it gone
+	case start:
+		cond = container.WaitConditionNextExit
+	}
+	return c.attached(ctx, api, id, s, start, cond)
 }
 
 // attached waits for the exit from before the start on, so that a container that is removed at its end is not missed.
-func (c *Client) attached(ctx context.Context, api *client.Client, id string, s *session, start bool) error {
+func (c *Client) attached(ctx context.Context, api *client.Client, id string, s *session, start bool, cond container.WaitCondition) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cond := container.WaitConditionNotRunning
-	if start {
-		cond = container.WaitConditionNextExit
-	}
 	exit := api.ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: cond})
 	if start {
 		t := &task{Client: c, api: api, id: id, sink: compose.Discard}

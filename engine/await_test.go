@@ -111,10 +111,16 @@ func (a *actors) setSilently(id string, s *container.State) {
 
 func (a *actors) set(id string, s *container.State, action events.Action) {
 	a.setSilently(id, s)
+	a.tell(id, action)
+}
+
+// tell sends an event of a container to all streams.
+func (a *actors) tell(id string, action events.Action) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	m := events.Message{Type: events.ContainerEventType, Action: action, Actor: events.Actor{ID: id, Attributes: map[string]string{"name": "app-" + id + "-1"}}}
 	for ch := range a.streams {
-		ch <- events.Message{Type: events.ContainerEventType, Action: action, Actor: events.Actor{ID: id}}
+		ch <- m
 	}
 }
 

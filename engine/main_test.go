@@ -3,8 +3,10 @@
 package engine
 
 import (
+	"io"
 	"testing"
 
+	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
 
 	"github.com/seed71221737/dev/engine/enginetest"
@@ -12,5 +14,8 @@ import (
 
 func TestMain(m *testing.M) {
 	enginetest.Isolate()
-	goleak.VerifyTestMain(m)
+	logrus.SetOutput(io.Discard) // the registry's in tests
+	// The real engine's supervisor is waited for as long as the test binary lives; a registry never ends its events.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/seed71221737/dev/engine/native.(*Service).spawn.func1"),
+		goleak.IgnoreAnyFunction("github.com/docker/go-events.(*Broadcaster).run"))
 }
