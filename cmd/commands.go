@@ -34,7 +34,7 @@ compose's; dev X and dev compose X are the same.`,
 	})
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return a.settle(c) }
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(a.mount(&cobra.Command{
+	root.AddCommand(newEngineCommand(a), a.mount(&cobra.Command{
 		Use:     "compose",
 		Short:   "The same commands, for fingers and scripts that type docker compose",
 		GroupID: groupRun,
@@ -73,12 +73,26 @@ func (a *app) mount(c *cobra.Command) *cobra.Command {
 // composeCommands makes the commands that work on a Compose project.
 func (a *app) composeCommands() []*cobra.Command {
 	return []*cobra.Command{
+		newUpCommand(a), newDownCommand(a), newStartCommand(a), newStopCommand(a), newRestartCommand(a), newKillCommand(a), newRmCommand(a),
+		newPauseCommand(a), newUnpauseCommand(a), newCreateCommand(a), newScaleCommand(a),
+		newExecCommand(a), newRunCommand(a), newAttachCommand(a),
+		newPsCommand(a), newLogsCommand(a), newLsCommand(a), newPortCommand(a), newEventsCommand(a), newConfigCommand(a), newPlanCommand(a),
+		newWhyCommand(a),
+		newBuildCommand(a), newPullCommand(a), newImagesCommand(a),
 		newVersionCommand(a),
-		newConfigCommand(a),
 	}
 }
 
+// notYetCommands are docker compose's commands that dev does not have yet.
+var notYetCommands = map[string]string{
+	"bridge": "", "commit": "", "cp": "dev exec -T SERVICE tar … copies, too", "export": "", "publish": "", "push": "dev build --push pushes what is built",
+	"stats": "", "top": "dev exec SERVICE ps", "volumes": "", "wait": "dev up --wait, or dev attach SERVICE", "watch": "dev up --build after a change",
+}
+
 func unknownCommand(c *cobra.Command, name string) error {
+	if instead, ok := notYetCommands[name]; ok {
+		return notYet(c.CommandPath()+" "+name, instead)
+	}
 	err := fmt.Errorf("unknown command %q for %q", name, c.CommandPath())
 	var names []string
 	for _, sub := range c.Commands() {

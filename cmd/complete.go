@@ -46,6 +46,42 @@ func (a *app) completeProfiles(c *cobra.Command, _ []string, prefix string) ([]s
 	return matching(p.AllServices().GetProfiles(), nil, prefix), cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeGlobals lets the shell complete the values of the global flags.
+func (a *app) completeGlobals(c *cobra.Command) {
+	for flag, f := range map[string]cobra.CompletionFunc{
+		"file": func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
+		},
+		"project-directory": func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveFilterDirs
+		},
+		"project-name": a.completeProjects,
+		"profile":      a.completeProfiles,
+		"progress":     cobra.FixedCompletions(progressNames, cobra.ShellCompDirectiveNoFileComp),
+		"ansi":         cobra.FixedCompletions([]string{"auto", "never", "always"}, cobra.ShellCompDirectiveNoFileComp),
+	} {
+		_ = c.RegisterFlagCompletionFunc(flag, f) // fails for unknown flags only
+	}
+}
+
+// completeProjects completes names of projects that the engine has, if it answers.
+func (a *app) completeProjects(c *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	e, err := a.openEngine(c.Context(), wantsEngine)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer e.Close()
+	projects, err := e.Projects(c.Context())
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var names []string
+	for _, p := range projects {
+		names = append(names, p.Name)
+	}
+	return matching(names, nil, prefix), cobra.ShellCompDirectiveNoFileComp
+}
+
 // matching are the sorted names with the prefix that were not given yet.
 func matching(names, given []string, prefix string) []string {
 	var out []string

@@ -52,6 +52,7 @@ func (a *app) addGlobals(c *cobra.Command) {
 	for _, name := range []string{"workdir", "no-ansi"} {
 		_ = f.MarkHidden(name)
 	}
+	a.completeGlobals(c)
 	p := c.PersistentFlags()
 	p.BoolVar(&g.dryRun, "dry-run", false, "show what would be done, and why, and do nothing")
 	p.BoolVarP(&g.debug, "debug", "D", false, "tell what happens inside, on stderr")

@@ -57,15 +57,15 @@ func (a *app) loadWith(ctx context.Context, o compose.LoadOptions, services []st
 	if err != nil && len(services) > 0 {
 		// Standard input cannot be read twice.
 		if !slices.Contains(o.Files, "-") {
-			err = a.explainServices(ctx, o, services, err)
+			err = a.explainLoad(ctx, o, services, err)
 		}
 		return nil, err
 	}
 	return p, err
 }
 
-// explainServices finds out whether a load failed because of a service that the project does not have, and then says so with a suggestion.
-func (a *app) explainServices(ctx context.Context, o compose.LoadOptions, services []string, err error) error {
+// explainLoad finds out whether a load failed because of a service that the project does not have, and then says so with a suggestion.
+func (a *app) explainLoad(ctx context.Context, o compose.LoadOptions, services []string, err error) error {
 	o.Services, o.Warn = nil, nil
 	p, loadErr := compose.Load(ctx, o)
 	if loadErr != nil {

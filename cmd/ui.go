@@ -47,6 +47,8 @@ type status struct {
 	Details        string
 	State          rowState
 	Current, Total int64 // bytes of the part
+	// Again: it is tried in another way, so that an earlier failure no longer counts.
+	Again bool
 }
 
 // verbs are the words for an operation under way and done.
@@ -94,13 +96,23 @@ func awaited(c compose.Condition) string {
 	return "Running"
 }
 
-// statusOf turns an event into what its row says; ok is false for events that say nothing to the user.
-func statusOf(e compose.Event) (s status, ok bool) {
-	working, done := verbs(e.Op)
+// wording turns events into what rows say. It remembers what a plan does to each thing, which the queued events tell in advance: several
+// operations that replace a container read as one.
+type wording struct {
+	mu    sync.Mutex
+	kinds map[string]map[compose.OpKind]bool // by target
+}
+
+// status is what the row of an event's thing says now; ok is false for events that say nothing to the user.
+func (w *wording) status(e compose.Event) (s status, ok bool) {
 	s = status{ID: title(e.Op.Target), Part: e.Part, Current: e.Current, Total: e.Total}
+	working, done := verbs(e.Op)
 	switch e.Kind {
+	case compose.EventQueued:
+		w.note(e.Op)
+		return status{}, false
 	case compose.EventStarted:
-		s.Text = working
+		s.Text, s.Again = working, e.Op.Fallback != 0
 		if len(e.Op.Changes) > 0 {
 			s.Details = e.Op.Reason
 		}
@@ -122,11 +134,48 @@ func statusOf(e compose.Event) (s status, ok bool) {
 			s.Details = firstLine(e.Err.Error())
 		}
 	case compose.EventSkipped:
+		if e.Text != "" { // an alternative that was not needed
+			return status{}, false
+		}
 		s.State, s.Text = rowWarning, "Skipped"
 	default:
 		return status{}, false
 	}
+	w.recreated(e, &s)
 	return s, s.ID != ""
+}
+
+func (w *wording) note(op compose.Op) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.kinds == nil {
+		w.kinds = map[string]map[compose.OpKind]bool{}
+	}
+	if w.kinds[op.Target] == nil {
+		w.kinds[op.Target] = map[compose.OpKind]bool{}
+	}
+	w.kinds[op.Target][op.Kind] = true
+}
+
+// recreated words the replacement of a container: the new one is created, the old one stopped and removed, and the new one renamed.
+func (w *wording) recreated(e compose.Event, s *status) {
+	w.mu.Lock()
+	kinds := w.kinds[e.Op.Target]
+	w.mu.Unlock()
+	if !kinds[compose.OpCreateContainer] || !kinds[compose.OpRemoveContainer] || s.State > rowDone {
+		return
+	}
+	last := compose.OpCreateContainer
+	if kinds[compose.OpRenameContainer] {
+		last = compose.OpRenameContainer
+	}
+	switch e.Op.Kind {
+	case compose.OpCreateContainer, compose.OpStopContainer, compose.OpRemoveContainer, compose.OpRenameContainer, compose.OpCopyFiles:
+		s.State, s.Text = rowWorking, "Recreating"
+		if e.Op.Kind == last && e.Kind == compose.EventDone {
+			s.State, s.Text = rowDone, "Recreated"
+		}
+	}
 }
 
 // title gives the first letter of a target its capital: "Container app-web-1".

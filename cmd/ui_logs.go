@@ -19,12 +19,12 @@ type logPrinter struct {
 	paint      paint
 	prefix     bool
 	timestamps bool
+
+	mu sync.Mutex
 	// around runs every write, so that live progress can step aside; nil: just write.
 	around func(write func())
-
-	mu    sync.Mutex
-	color map[string]string
-	width int
+	color  map[string]string
+	width  int
 }
 
 // register gives a container its color and makes room for its name; names registered before any output line up.
@@ -43,6 +43,13 @@ func (p *logPrinter) registerLocked(name string) string {
 		p.width = max(p.width, len(name))
 	}
 	return p.color[name]
+}
+
+// setAround sets what runs every write from now on; it returns when no write is under way in another.
+func (p *logPrinter) setAround(around func(write func())) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.around = around
 }
 
 // line writes one line of a container's output; when is its time, shown with timestamps.

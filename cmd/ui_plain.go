@@ -3,7 +3,6 @@
 package cmd
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"sync"
@@ -13,7 +12,8 @@ import (
 
 // plainProgress writes one line for each change, for logs and pipes. Byte counts of layers are left out.
 type plainProgress struct {
-	mu     sync.Mutex
+	wording
+	lock   sync.Mutex
 	out    io.Writer
 	last   map[string]string
 	builds *builds
@@ -23,37 +23,37 @@ func (p *plainProgress) Event(e compose.Event) {
 	if p.builds.take(e) {
 		return
 	}
-	if s, ok := statusOf(e); ok && s.Part == "" {
+	if s, ok := p.status(e); ok && s.Part == "" {
 		p.show(s)
 	}
 }
 
 func (p *plainProgress) show(s status) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	line := s.ID + " " + s.Text
-	if s.Details != "" {
-		line += ": " + s.Details
-	}
-	if p.last[s.ID] == line {
+	p.lock.Lock()
+	defer p.lock.Unlock()
+	if p.last[s.ID] == s.Text && s.State < rowWarning {
 		return
 	}
 	if p.last == nil {
 		p.last = map[string]string{}
 	}
-	p.last[s.ID] = line
+	p.last[s.ID] = s.Text
+	line := s.ID + " " + s.Text
+	if s.Details != "" {
+		line += ": " + s.Details
+	}
 	fmt.Fprintln(p.out, line)
 }
 
 func (p *plainProgress) note(text string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.lock.Lock()
+	defer p.lock.Unlock()
 	fmt.Fprintln(p.out, "warning: "+text)
 }
 
 func (p *plainProgress) above(write func()) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.lock.Lock()
+	defer p.lock.Unlock()
 	write()
 }
 
@@ -61,8 +61,9 @@ func (p *plainProgress) close() { p.builds.close() }
 
 // jsonProgress writes one JSON object a line, with the fields that docker compose's --progress json has.
 type jsonProgress struct {
-	mu  sync.Mutex
-	out io.Writer
+	wording
+	lock sync.Mutex
+	out  io.Writer
 }
 
 type jsonStatus struct {
@@ -78,7 +79,7 @@ type jsonStatus struct {
 }
 
 func (p *jsonProgress) Event(e compose.Event) {
-	s, ok := statusOf(e)
+	s, ok := p.status(e)
 	if !ok {
 		return
 	}
@@ -109,14 +110,14 @@ func (p *jsonProgress) note(text string) {
 }
 
 func (p *jsonProgress) write(j jsonStatus) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_ = json.NewEncoder(p.out).Encode(j)
+	p.lock.Lock()
+	defer p.lock.Unlock()
+	_ = writeJSON(p.out, j)
 }
 
 func (p *jsonProgress) above(write func()) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.lock.Lock()
+	defer p.lock.Unlock()
 	write()
 }
 

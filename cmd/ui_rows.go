@@ -50,7 +50,7 @@ func (r *rows) set(s status, now time.Time) {
 		x.setPart(s)
 		return
 	}
-	if x.State == rowFailed || x.State == rowWarning && s.State == rowDone && x.Text == "Skipped" {
+	if x.State == rowFailed && !s.Again || x.State == rowWarning && s.State == rowDone && x.Text == "Skipped" {
 		return
 	}
 	if s.Details == "" && s.State != rowFailed {
@@ -99,7 +99,7 @@ func (r *rows) frame(in frameInput) []frameLine {
 	for _, x := range shown {
 		idWidth = max(idWidth, columns(x.ID))
 	}
-	idWidth = min(idWidth, max(12, in.width/2))
+	idWidth = min(idWidth, max(12, in.width-24))
 	for _, x := range shown {
 		lines = append(lines, x.line(in, idWidth))
 	}
@@ -150,23 +150,18 @@ func (r *rows) visible(in frameInput) (shown []*row, hidden int) {
 	return shown, len(r.order) - len(shown)
 }
 
-// line draws a row: mark, name, progress, text, details, time. What does not fit is cut from the right, the time last.
+// line draws a row: mark, name, text, time, and in what room is left the bytes or the details.
 func (x *row) line(in frameInput, idWidth int) frameLine {
 	l := lineBuilder{room: in.width - 1, paint: in.style.paint}
 	l.add(x.markStyle(), " "+x.mark(in)+" ")
 	l.add("", pad(x.ID, idWidth))
-	if x.State == rowWorking && !in.final {
-		l.add(green, x.bar(in.style))
-	}
-	timer := fmt.Sprintf(" %5.1fs", x.elapsed(in.now).Seconds())
-	l.room -= columns(timer)
 	l.add(x.textStyle(), "  "+pad(x.Text, 9))
-	if x.Details != "" {
+	l.add(blue, fmt.Sprintf(" %6.1fs", x.elapsed(in.now).Seconds()))
+	if x.State == rowWorking && !in.final && len(x.parts) > 0 {
+		l.add(green, "  "+x.bar(in.style))
+	} else if x.Details != "" {
 		l.add(faint, "  "+x.Details)
 	}
-	l.room += columns(timer)
-	l.fill(min(in.width-1, max(60, idWidth+28)) - columns(timer))
-	l.add(blue, timer)
 	return frameLine{l.styled.String(), l.plain.String()}
 }
 
@@ -194,25 +189,21 @@ func (x *row) textStyle() string {
 
 // bar draws one sign for each part and the bytes of all, where they are known.
 func (x *row) bar(style treeStyle) string {
-	if len(x.parts) == 0 {
-		return ""
-	}
 	var b strings.Builder
 	var current, total int64
+	full := int64(len(style.bar) - 1)
 	for _, p := range x.parts {
-		full := len(style.bar) - 1
-		level := 0
+		level := int64(0)
 		if p.Total > 0 {
-			level = int(min(int64(full), int64(full)*p.Current/p.Total))
+			level = min(full, (full*p.Current+p.Total-1)/p.Total)
 		}
 		b.WriteString(style.bar[level])
 		current, total = current+p.Current, total+p.Total
 	}
-	out := " [" + b.String() + "]"
-	if total > 0 {
-		out += fmt.Sprintf(" %s / %s", units.HumanSize(float64(current)), units.HumanSize(float64(total)))
+	if total == 0 {
+		return "[" + b.String() + "]"
 	}
-	return out
+	return fmt.Sprintf("[%s] %s / %s", b.String(), units.HumanSize(float64(current)), units.HumanSize(float64(total)))
 }
 
 func (x *row) elapsed(now time.Time) time.Duration {
@@ -234,13 +225,6 @@ func (l *lineBuilder) add(style, text string) {
 	l.room -= columns(text)
 	l.styled.WriteString(l.paint(style, text))
 	l.plain.WriteString(text)
-}
-
-// fill adds spaces up to column n.
-func (l *lineBuilder) fill(n int) {
-	if gap := n - columns(l.plain.String()); gap > 0 {
-		l.add("", strings.Repeat(" ", gap))
-	}
 }
 
 // columns is the width of text on a terminal. Names of services, images and the like are ASCII; wide letters can only come with errors.

@@ -17,9 +17,10 @@ import (
 
 // tree is live progress on a terminal: a heading and one row for each thing, redrawn in place a few times a second, and only where it changed.
 //
-// Two locks keep the engine's work independent of a terminal that does not take output (Ctrl-S): mu guards the rows and is held for
+// Two locks keep the engine's work independent of a terminal that does not take output (Ctrl-S): model guards the rows and is held for
 // moments only; screen is held while drawing.
 type tree struct {
+	wording
 	out    io.Writer
 	size   func() (width, height int)
 	style  treeStyle
@@ -30,8 +31,8 @@ type tree struct {
 	showCursor func()
 	closeOnce  sync.Once
 
-	mu   sync.Mutex
-	rows rows
+	model sync.Mutex
+	rows  rows
 
 	screen sync.Mutex
 	// drawn are the lines on the screen now, without styles: their lengths tell how many rows of the screen they take.
@@ -41,6 +42,12 @@ type tree struct {
 }
 
 const drawInterval = 100 * time.Millisecond
+
+// What is written between these shows up at once; terminals without synchronized updates ignore them.
+const (
+	beginUpdate = "\x1b[?2026h"
+	endUpdate   = "\x1b[?2026l"
+)
 
 // startTree shows the tree on out until close. onRestore remembers how to give the cursor back if the process must end at once.
 func startTree(out io.Writer, heading string, style treeStyle, onRestore func(func()) func()) *tree {
@@ -78,20 +85,20 @@ func (t *tree) Event(e compose.Event) {
 	if t.builds.take(e) {
 		return
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if e.Kind == compose.EventQueued {
+	s, ok := t.status(e)
+	t.model.Lock()
+	defer t.model.Unlock()
+	if e.Kind == compose.EventQueued && e.Op.Target != "" {
 		t.rows.expect(title(e.Op.Target))
-		return
 	}
-	if s, ok := statusOf(e); ok {
+	if ok {
 		t.rows.set(s, time.Now())
 	}
 }
 
 func (t *tree) show(s status) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.model.Lock()
+	defer t.model.Unlock()
 	t.rows.set(s, time.Now())
 }
 
@@ -142,11 +149,11 @@ func (t *tree) drawLocked(final bool) {
 		return
 	}
 	width, height := t.size()
-	t.mu.Lock()
+	t.model.Lock()
 	lines := t.rows.frame(frameInput{now: time.Now(), width: width, height: height, final: final, style: t.style})
-	t.mu.Unlock()
+	t.model.Unlock()
 	var b bytes.Buffer
-	b.WriteString("\x1b[?2026h") // begin a synchronized update; terminals without it ignore it
+	b.WriteString(beginUpdate)
 	b.WriteString(upOver(t.drawn, width))
 	t.drawn = t.drawn[:0]
 	for _, l := range lines {
@@ -154,7 +161,7 @@ func (t *tree) drawLocked(final bool) {
 		b.WriteString("\x1b[K\n")
 		t.drawn = append(t.drawn, l.plain)
 	}
-	b.WriteString("\x1b[J\x1b[?2026l")
+	b.WriteString("\x1b[J" + endUpdate)
 	t.out.Write(b.Bytes())
 }
 
@@ -164,7 +171,8 @@ func (t *tree) erase() {
 		return
 	}
 	width, _ := t.size()
-	io.WriteString(t.out, upOver(t.drawn, width)+"\x1b[J")
+	// The update ends with the frame that follows.
+	io.WriteString(t.out, beginUpdate+upOver(t.drawn, width)+"\x1b[J")
 	t.drawn = t.drawn[:0]
 }
 

@@ -1,0 +1,63 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package cmd
+
+import (
+	"fmt"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/seed71221737/dev/compose"
+)
+
+func newDownCommand(a *app) *cobra.Command {
+	var o compose.DownOptions
+	var timeout seconds
+	c := a.lifecycleCommand(&cobra.Command{
+		Use: "down", Short: "Stop and remove the application's containers and networks",
+		Long: `Removes what dev up made: containers, those that depend on others first, and
+networks. Volumes, and with them the data, stay unless -v is given. External
+networks and volumes always stay.`,
+		Example: `  dev down                    containers and networks
+  dev down -v                 volumes, too: their data is lost
+  dev down --rmi local        images that were built without a name of their own, too
+  dev -p shop down            a project whose Compose file is gone`,
+	})
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if o.Images != "" && o.Images != "local" && o.Images != "all" {
+			return usagef("unknown --rmi value %q: use local or all", o.Images)
+		}
+		return a.runLifecycle(c.Context(), lifecycle{
+			heading: "down",
+			query: func(name string, p *types.Project) compose.Query {
+				if p != nil {
+					return compose.QueryFor(p)
+				}
+				return compose.Query{Project: name}
+			},
+			plan: func(name string, p *types.Project, have compose.Snapshot) (compose.Plan, error) {
+				o.Services, o.Timeout = args, timeout.value
+				o.RemoveOrphans = o.RemoveOrphans || isTrue(a.setting(p, "COMPOSE_REMOVE_ORPHANS"))
+				plan, err := compose.NewDownPlan(name, p, have, o)
+				if err == nil && plan.Empty() {
+					a.warn(fmt.Sprintf("project %q has nothing to remove", name))
+				}
+				return plan, err
+			},
+		}, args)
+	}
+	f := c.Flags()
+	f.BoolVar(&o.RemoveOrphans, "remove-orphans", false, "remove containers of services that the Compose file no longer has, too")
+	f.StringVar(&o.Images, "rmi", "", "remove images, too: local for those without a name of their own, all for all")
+	f.VarP(&timeout, "timeout", "t", "seconds that containers get to stop, instead of their own grace period")
+	f.BoolVarP(&o.Volumes, "volumes", "v", false, "remove the project's volumes and anonymous ones, too: their data is lost")
+	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "volume" {
+			name = "volumes"
+		}
+		return pflag.NormalizedName(name)
+	})
+	return c
+}

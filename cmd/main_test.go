@@ -1,0 +1,97 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package cmd
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/seed71221737/dev/engine/enginetest"
+)
+
+// TestMain lets scripts run this test binary as `dev`, and gives the others an engine of their own (see enginetest).
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) != "dev" {
+		enginetest.Isolate()
+	}
+	testscript.Main(m, map[string]func(){"dev": func() { os.Exit(Main()) }})
+}
+
+// TestScript runs the program where there is no engine.
+func TestScript(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		UpdateScripts:       os.Getenv("UPDATE") != "",
+		Setup: func(e *testscript.Env) error {
+			setHome(e)
+			e.Setenv("DOCKER_HOST", "unix://"+filepath.Join(e.WorkDir, "no.sock"))
+			return nil
+		},
+	})
+}
+
+// TestEngineScript runs the program on a real engine. Scripts get the engine in DOCKER_HOST, an image busybox:test, and a project named after
+// the script as long as their Compose file is in their first folder.
+func TestEngineScript(t *testing.T) {
+	engine := enginetest.Start(t)
+	enginetest.BusyboxImage(t, engine.Client(t), "busybox:test")
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/engine",
+		RequireExplicitExec: true,
+		UpdateScripts:       os.Getenv("UPDATE") != "",
+		Setup: func(e *testscript.Env) error {
+			setHome(e)
+			e.Setenv("DOCKER_HOST", engine.Host)
+			if peer := composePeer(); peer != "" {
+				e.Setenv("COMPOSE", peer)
+			}
+			return nil
+		},
+		Condition: func(name string) (bool, error) { return name == "compose" && composePeer() != "", nil },
+		Cmds:      map[string]func(*testscript.TestScript, bool, []string){"eventually": eventually},
+	})
+}
+
+// setHome keeps the user's own settings out of a script.
+func setHome(e *testscript.Env) {
+	e.Setenv("HOME", e.WorkDir)
+	e.Setenv("DEV_HOME", filepath.Join(e.WorkDir, ".dev"))
+	e.Setenv("DOCKER_CONFIG", filepath.Join(e.WorkDir, ".docker"))
+	e.Setenv("DEV_ENGINE_ROOT", filepath.Join(e.WorkDir, "engine"))
+}
+
+// composePeer is docker compose, for scripts that use both; empty if it is not there.
+func composePeer() string {
+	if peer := os.Getenv("DEV_TEST_COMPOSE"); peer != "" {
+		return peer
+	}
+	peer, err := exec.LookPath("docker-compose")
+	if err != nil {
+		return ""
+	}
+	return peer
+}
+
+// eventually runs a command until its standard output matches a pattern, or does not with "!".
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: eventually PATTERN COMMAND [ARGS...]")
+	}
+	re := regexp.MustCompile("(?m)" + args[0])
+	var out string
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		_ = ts.Exec(args[1], args[2:]...)
+		if out = ts.ReadFile("stdout"); re.MatchString(out) != neg {
+			return
+		}
+	}
+	ts.Fatalf("%s did not come to match %q; last output:\n%s", strings.Join(args[1:], " "), args[0], out)
+}
