@@ -149,7 +149,7 @@ func (f *fakeEngine) Do(ctx context.Context, op Op, made Results, _ Sink) (Resul
 }
 
 func (f *fakeEngine) makeImage(op Op) (Result, error) {
-	ref := ""
+	var ref string
 	if op.Image != nil {
 		ref = op.Image.Ref
 	} else {

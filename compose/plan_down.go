@@ -181,7 +181,7 @@ func (d *downPlanner) removeImages(services []string) {
 	refs := map[string]bool{}
 	for _, name := range services {
 		s := d.service(name)
-		built := s.Image == "" || s.Image == d.p.Name+"-"+name
+		built := s.Image == "" || s.Image == ImageName(d.p, types.ServiceConfig{Name: name})
 		ref := ImageName(d.p, s)
 		_, there := d.have.Images[ref]
 		if (d.o.Images == "all" || d.o.Images == "local" && built) && (there || !d.files) {

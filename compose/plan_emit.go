@@ -3,6 +3,7 @@
 package compose
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -82,7 +83,7 @@ func (pl *planner) create(sv *service, r *replica, name string) (*step, error) {
 		Number: r.number, Name: name, ImageID: sv.image.id, Services: map[string]Ref{}, Environment: pl.o.Environment, Replicas: pl.linked(sv),
 	}
 	if r.action == actionRecreate {
-		in.Replace = strings.TrimPrefix(r.name, pl.p.Name+"-")
+		in.Replace = cmp.Or(sv.ContainerName, fmt.Sprint(sv.Name, separator(pl.p), r.number))
 		if !pl.o.RenewAnonVolumes || !sv.named {
 			in.Inherit = AnonymousVolumes(*r.old, sv.ServiceConfig)
 		}

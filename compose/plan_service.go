@@ -109,8 +109,6 @@ func (pl *planner) dragged(name string) (*service, bool) {
 		return nil, false // what is wrong with it matters once it is asked for
 	}
 	sv.extra = true
-	n := len(pl.byName[name])
-	sv.Scale = &n // as many as there are
 	return sv, true
 }
 
@@ -234,6 +232,9 @@ func (pl *planner) adopt(sv *service, r *replica) {
 // new ones under the lowest free numbers.
 func (pl *planner) scale(sv *service, groups []*replica) {
 	want := sv.GetScale()
+	if sv.extra {
+		want = len(groups) // nobody asked to scale it
+	}
 	slices.SortFunc(groups, func(a, b *replica) int {
 		return cmp.Or(compareBool(a.diverged(), b.diverged()), cmp.Compare(a.number, b.number))
 	})
