@@ -1,10 +1,11 @@
 // Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
 
 // Command lazyschema prepares the module file that release builds use (go build -modfile=DIR/go.mod): the repository's own, with the JSON
-// schema module replaced by a copy that compiles its meta-schemas at first use instead of at every process start.
+// schema module replaced by a copy that does not compile its five meta-schemas at every process start.
 //
-// compose-go brings that module in. Its init function costs about half of the start of a command line that may not read a
-// Compose file at all; docs/adr/0003-lazy-json-schema.md has the figures. A plain go build works too, and is only slower to start.
+// compose-go brings that module in, to check Compose files against the one schema that it embeds. The meta-schemas serve to check such a
+// schema itself, which compose-go's authors have done. docs/adr/0003-lazy-json-schema.md has the figures. A plain go build works too, and is only
+// slower to start.
 //
 // Usage: go run ./hack/lazyschema DIR
 package main
@@ -23,10 +24,13 @@ const module = "github.com/santhosh-tekuri/jsonschema/v6"
 // edit is one replacement that must match exactly once, so that a new version of the module is noticed and not half patched.
 type edit struct{ old, new string }
 
-// The flag needs no lock: compose-go compiles its schema inside a sync.Once, and compiling the meta-schemas re-enters getSchema.
-var draftEdits = []edit{
-	{"\nfunc init() {\n", "\nvar draftsReady bool\n\nfunc initDrafts() {\n\tif draftsReady {\n\t\treturn\n\t}\n\tdraftsReady = true\n"},
-	{"vocabularies map[string]*Vocabulary) *Schema {\n", "vocabularies map[string]*Vocabulary) *Schema {\n\tinitDrafts()\n"},
+// edits are the replacements by file: no meta-schemas are compiled, and a schema without one counts as checked.
+var edits = map[string]edit{
+	"draft.go": {"\nfunc init() {\n", "\nfunc compileMetaSchemas() {\n"},
+	"roots.go": {
+		"\tmeta := dialect.getSchema(rr.assertVocabs, rr.vocabularies)\n",
+		"\tmeta := dialect.getSchema(rr.assertVocabs, rr.vocabularies)\n\tif meta == nil {\n\t\treturn nil\n\t}\n",
+	},
 }
 
 func main() {
@@ -52,8 +56,10 @@ func run(dir string) error {
 	if err := copyModule(source, copied); err != nil {
 		return err
 	}
-	if err := patch(filepath.Join(copied, "draft.go"), draftEdits); err != nil {
-		return err
+	for file, e := range edits {
+		if err := patch(filepath.Join(copied, file), e); err != nil {
+			return err
+		}
 	}
 	return writeModFile(dir, copied)
 }
@@ -85,18 +91,15 @@ func copyModule(from, to string) error {
 	})
 }
 
-func patch(file string, edits []edit) error {
+func patch(file string, e edit) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	for _, e := range edits {
-		if n := bytes.Count(data, []byte(e.old)); n != 1 {
-			return fmt.Errorf("patch %q: %q stands there %d times, want once: the module's version changed, look at the patch again", file, e.old, n)
-		}
-		data = bytes.Replace(data, []byte(e.old), []byte(e.new), 1)
+	if n := bytes.Count(data, []byte(e.old)); n != 1 {
+		return fmt.Errorf("patch %q: %q stands there %d times, want once: the module's version changed, look at the patch again", file, e.old, n)
 	}
-	return os.WriteFile(file, data, 0o644)
+	return os.WriteFile(file, bytes.Replace(data, []byte(e.old), []byte(e.new), 1), 0o644)
 }
 
 // writeModFile writes DIR/go.mod and DIR/go.sum: the repository's, plus the replacement. A replacement's path is relative to the main
