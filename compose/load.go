@@ -71,7 +71,7 @@ func Load(ctx context.Context, o LoadOptions) (*types.Project, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := loader.LoadWithContext(ctx, r.details(), r.configure)
+	p, err := guard(func() (*types.Project, error) { return loader.LoadWithContext(ctx, r.details(), r.configure) })
 	if err != nil {
 		return nil, r.files.explain(err)
 	}
@@ -89,12 +89,30 @@ func Model(ctx context.Context, o LoadOptions) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	model, err := loader.LoadModelWithContext(ctx, r.details(), r.configure)
+	model, err := guard(func() (map[string]any, error) { return loader.LoadModelWithContext(ctx, r.details(), r.configure) })
 	if err != nil {
 		return nil, r.files.explain(err)
 	}
 	r.warnings()
 	return model, nil
+}
+
+// guard makes an error of a panic in compose-go: some values that its schema lets through (a missing one under additional_contexts) are
+// more than it can take.
+func guard[T any](load func() (T, error)) (v T, err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			err = &loaderPanic{reason}
+		}
+	}()
+	return load()
+}
+
+// loaderPanic is a panic of compose-go.
+type loaderPanic struct{ reason any }
+
+func (e *loaderPanic) Error() string {
+	return fmt.Sprintf("a value is missing or of the wrong kind (%v)", e.reason)
 }
 
 // reading is one load: the options with all defaults filled in, and the files' contents.

@@ -48,6 +48,11 @@ func (s *sources) explain(err error) error {
 		}
 		return errors.Join(all...)
 	}
+	var panicked *loaderPanic
+	if errors.As(err, &panicked) {
+		file, line := s.findNull()
+		return &FieldError{File: file, Line: line, Err: err}
+	}
 	text := err.Error()
 	if m := parseFailure.FindStringSubmatch(text); m != nil {
 		return explainSyntax(m[1], m[2], err)
@@ -207,6 +212,35 @@ func (s *sources) findBadEntry() (file string, line int) {
 		}
 	}
 	return "", 0
+}
+
+// findNull gives the place of the first key without a value below the sections' own entries, where one usually means something. It is a guess.
+func (s *sources) findNull() (file string, line int) {
+	for _, f := range s.reachable() {
+		if n := nullBelow(f.node(), 0); n != nil {
+			return f.name, n.Line
+		}
+	}
+	return "", 0
+}
+
+func nullBelow(n *yaml.Node, level int) *yaml.Node {
+	const entries = 3 // services, web, build
+	if n == nil {
+		return nil
+	}
+	if n.Tag == "!!null" && level > entries {
+		return n
+	}
+	for i, c := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 0 || n.Kind == yaml.MappingNode && n.Content[i-1].Value == "environment" {
+			continue
+		}
+		if found := nullBelow(c, level+1); found != nil {
+			return found
+		}
+	}
+	return nil
 }
 
 func badEntry(service *yaml.Node) *yaml.Node {

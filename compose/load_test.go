@@ -410,6 +410,7 @@ func TestLoadErrors(t *testing.T) {
 		{"conflict", "services: {}\nvolumes:\n  d:\n    external: true\n    driver: foo\n", "compose.yaml:3: volumes.d: conflicting parameters"},
 		{"limits", oneWeb + "    mem_limit: 1g\n    deploy: {resources: {limits: {memory: 2g}}}\n", "compose.yaml:2: services.web: can't set distinct values"},
 		{"neither image nor build", "services:\n  web:\n    command: x\n", `compose.yaml:2: service "web" has neither an image nor a build`},
+		{"missing value", oneWeb + "    environment: {A: }\n    build:\n      context: .\n      additional_contexts:\n        a:\n", "compose.yaml:8: a value is missing or of the wrong kind"},
 		{"empty", "", "compose.yaml: empty compose file"},
 		{"a list", "- a\n", "compose.yaml: top-level object must be a mapping"},
 	} {
