@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/seed71221737/dev/engine/native/atomicfile"
 	"github.com/seed71221737/dev/vmimage/deb"
 )
 
@@ -135,6 +136,18 @@ func (l *Lock) check(s *Spec, arch string) error {
 	}
 	if len(l.Packages[arch]) == 0 {
 		return &StaleLockError{Why: fmt.Sprintf("it has no packages for architecture %q", arch)}
+	}
+	return nil
+}
+
+// Write writes the lock to a file.
+func (l *Lock) Write(name string) error {
+	data, err := l.Encode()
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.Write(name, data, 0o644); err != nil {
+		return fmt.Errorf("write lock file: %w", err)
 	}
 	return nil
 }
