@@ -118,11 +118,11 @@ func (a *app) projectNameOnly(ctx context.Context) (string, error) {
 	if name != "" {
 		return name, checkName(name)
 	}
-	p, err := a.load(ctx)
+	o, err := a.loadOptions()
 	if err != nil {
 		return "", err
 	}
-	return p.Name, nil
+	return compose.Name(ctx, o)
 }
 
 // checkName refuses a name that no project can have, so that it is not taken for one without containers.

@@ -95,7 +95,14 @@ func up(s compose.State) bool {
 }
 
 func (a *app) runPs(ctx context.Context, o psOptions, services []string) error {
-	p, name, err := a.loadOrName(ctx)
+	var p *types.Project
+	var name string
+	var err error
+	if len(services) > 0 || !o.orphans {
+		p, name, err = a.loadOrName(ctx)
+	} else { // who wants all need not know which services there are
+		name, err = a.projectNameOnly(ctx)
+	}
 	if err != nil {
 		return err
 	}
