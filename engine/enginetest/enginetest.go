@@ -48,12 +48,7 @@ var shared = sync.OnceValues(start)
 // call. It skips the test where that is impossible.
 func Start(t testing.TB) *Engine {
 	t.Helper()
-	if reason := unavailable(); reason != "" {
-		if os.Getenv("DEV_TEST_ENGINE") == "require" {
-			t.Fatalf("a real engine is required: %s", reason)
-		}
-		t.Skipf("needs a real engine: %s", reason)
-	}
+	require(t)
 	t.Cleanup(func() {
 		if t.Failed() {
 			showLogs(t)
@@ -64,6 +59,31 @@ func Start(t testing.TB) *Engine {
 		t.Fatal(err)
 	}
 	return e
+}
+
+// require skips the test where no engine can run.
+func require(t testing.TB) {
+	t.Helper()
+	reason := unavailable()
+	if reason == "" {
+		return
+	}
+	if os.Getenv("DEV_TEST_ENGINE") == "require" {
+		t.Fatalf("a real engine is required: %s", reason)
+	}
+	t.Skipf("needs a real engine: %s", reason)
+}
+
+// Bundle returns the name of the bundle, for a test that starts an engine with
+// dev's own commands, as DEV_ENGINE_BUNDLE. It skips the test where Start does.
+func Bundle(t testing.TB) string {
+	t.Helper()
+	require(t)
+	source, err := native.FindSource(os.Getenv, moduleProgram())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return source.Name
 }
 
 // showLogs shows the last lines of the engine's logs.

@@ -138,7 +138,7 @@ var unusedPlugins = []string{
 func containerdTOML(p Paths, s Settings) []byte {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	line("version = 3")
+	line("version = 4")
 	line("root = %s", tomlString(cmp.Or(s.dataRoot("containerd"), p.containerdData())))
 	line("state = %s", tomlString(p.containerdState()))
 	line("disabled_plugins = [")
@@ -146,8 +146,10 @@ func containerdTOML(p Paths, s Settings) []byte {
 		line("  %s,", tomlString(id))
 	}
 	line("]")
-	line("[grpc]")
+	line("[plugins.\"io.containerd.server.v1.grpc\"]")
 	line("  address = %s", tomlString(p.containerdSocket()))
+	line("[plugins.\"io.containerd.server.v1.ttrpc\"]")
+	line("  address = %s", tomlString(p.containerdSocket()+".ttrpc"))
 	line("[debug]")
 	line("  level = %s", tomlString(s.logLevel()))
 	return []byte(b.String())

@@ -15,3 +15,13 @@ func remove(name string) error {
 	}
 	return nil
 }
+
+// writeVolatile writes a file that is made anew at every start and read by
+// nobody before: it needs neither syncing nor renaming. What another run of
+// other rights left is not reused.
+func writeVolatile(name string, data []byte, mode fs.FileMode) error {
+	if err := remove(name); err != nil {
+		return err
+	}
+	return os.WriteFile(name, data, mode)
+}

@@ -27,12 +27,10 @@ func (i installation) bin() string { return filepath.Join(i.dir, "bin") }
 
 // install makes sure that the bundle is unpacked and unaltered.
 func install(ctx context.Context, src Source, bundles string) (installation, error) {
-	in, err := openSource(src)
+	m, err := src.Manifest()
 	if err != nil {
 		return installation{}, err
 	}
-	defer in.Close()
-	m := in.Manifest()
 	if m.OS != "linux" || m.Arch != runtime.GOARCH {
 		return installation{}, fmt.Errorf("use bundle %q: it is for %s/%s, this machine is linux/%s", src.Name, m.OS, m.Arch, runtime.GOARCH)
 	}
@@ -47,6 +45,14 @@ func install(ctx context.Context, src Source, bundles string) (installation, err
 	defer lock.unlock()
 	if _, err := archive.Check(dir); err == nil { // another process was faster
 		return installation{dir, m}, nil
+	}
+	in, err := openSource(src)
+	if err != nil {
+		return installation{}, err
+	}
+	defer in.Close()
+	if in.Manifest().ID() != m.ID() {
+		return installation{}, fmt.Errorf("unpack bundle %q: it was replaced meanwhile", src.Name)
 	}
 	if err := unpackInto(in, bundles, dir); err != nil {
 		return installation{}, err

@@ -329,6 +329,8 @@ func stopAndStart(e *enginetest.Engine) {
 // by name, and nothing is started or left.
 func TestAlteredBundle(t *testing.T) {
 	e := enginetest.Start(t)
+	stop(t, e, native.StopOptions{})
+	t.Cleanup(func() { stopAndStart(e) })
 	source, err := e.Service.Source.Open()
 	if err != nil {
 		t.Fatal(err)
@@ -359,10 +361,7 @@ func TestAlteredBundle(t *testing.T) {
 // TestSecondEngine is refused in the same network namespace.
 func TestSecondEngine(t *testing.T) {
 	e := enginetest.Start(t)
-	paths := native.Paths{Root: t.TempDir(), Run: filepath.Join(e.Paths.Run, "3"), Bundles: filepath.Join(t.TempDir(), "b")}
-	if err := os.CopyFS(paths.Bundles, os.DirFS(e.Paths.Bundles)); err != nil {
-		t.Fatal(err)
-	}
+	paths := native.Paths{Root: t.TempDir(), Run: filepath.Join(e.Paths.Run, "3")}
 	err := native.Serve(t.Context(), native.ServeOptions{Paths: paths, Source: e.Service.Source, Log: e.Service.Log})
 	var other *native.OtherEngineError
 	if !errors.As(err, &other) {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/seed71221737/dev/engine/native/archive"
-	"github.com/seed71221737/dev/engine/native/atomicfile"
 	"github.com/seed71221737/dev/engine/native/supervise"
 )
 
@@ -17,8 +16,9 @@ type Stage string
 
 // The stages, in order.
 const (
+	StageCheck     Stage = "check"     // the host has what the engine needs
 	StageUnpack    Stage = "unpack"    // the bundle is unpacked and checked
-	StageConfigure Stage = "configure" // the host is looked at and the configuration written
+	StageConfigure Stage = "configure" // the configuration is written
 	StageStart     Stage = "start"     // containerd and dockerd start
 	StageReady     Stage = "ready"     // the API answers
 	StageStopping  Stage = "stopping"  // components are ended
@@ -91,7 +91,7 @@ func leaveFailure(p Paths, stage Stage, cause error) error {
 	if err != nil {
 		return err
 	}
-	return atomicfile.Write(p.failure(), data, 0o644)
+	return writeVolatile(p.failure(), data, 0o644)
 }
 
 func parseFailure(data []byte) (*Failure, error) {
@@ -100,4 +100,21 @@ func parseFailure(data []byte) (*Failure, error) {
 		return nil, err
 	}
 	return &f, nil
+}
+
+// phaseOf is the phase of a service whose supervisor answers.
+func phaseOf(r Report) Phase {
+	switch r.Stage {
+	case StageReady:
+	case StageStopping:
+		return PhaseStopping
+	default:
+		return PhaseStarting
+	}
+	for _, c := range r.Components {
+		if c.Phase != supervise.Running {
+			return PhaseDegraded
+		}
+	}
+	return PhaseRunning
 }

@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/seed71221737/dev/engine/native/atomicfile"
 	"github.com/seed71221737/dev/engine/native/supervise"
 )
 
@@ -73,10 +72,16 @@ func (p Paths) prepare() error {
 	if err := p.validate(); err != nil {
 		return err
 	}
-	for dir, mode := range map[string]os.FileMode{p.Root: 0o711, p.Run: 0o711, p.bundles(): 0o755, p.LogDir(): 0o755, p.notify(): 0o700} {
-		if err := os.MkdirAll(dir, mode); err != nil {
+	for _, dir := range []struct {
+		name string
+		mode os.FileMode
+	}{{p.Root, 0o711}, {p.Run, 0o711}, {p.bundles(), 0o755}, {p.LogDir(), 0o755}, {p.notify(), 0o700}} { // parents first: they have modes of their own
+		if err := os.MkdirAll(dir.name, dir.mode); err != nil {
 			return fmt.Errorf("make engine folder: %w", err)
 		}
+	}
+	if err := os.Chmod(p.Run, 0o711); err != nil { // whatever the umask: everybody may ask for the status
+		return fmt.Errorf("make engine folder: %w", err)
 	}
 	return nil
 }
@@ -113,7 +118,7 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 	if s.settings, err = loadSettings(s.Paths); err != nil {
 		return err
 	}
-	s.setStage(StageUnpack)
+	s.setStage(StageCheck)
 	var startCtx context.Context
 	startCtx, s.abort = context.WithCancelCause(ctx)
 	defer s.abort(nil)
@@ -166,7 +171,17 @@ func (s *supervisor) start(ctx context.Context) (err error) {
 	if err := endLeftovers(ctx, s.Log, s.Paths); err != nil {
 		return err
 	}
+	if err := checkKernel(); err != nil {
+		return err
+	}
+	if other, ok := otherEngine(s.Paths); ok {
+		return &OtherEngineError{PID: other.pid, Path: other.exe}
+	}
+	if err := writeTrust(s.Paths.trust(), s.settings.CACertificates); err != nil {
+		return err
+	}
 	s.firewall = observeFirewallSoon(ctx)
+	s.setStage(StageUnpack)
 	// unpacking depends on the disk and is done once: it is not under the deadline
 	if s.inst, err = install(ctx, s.Source, s.Paths.bundles()); err != nil {
 		return err
@@ -177,7 +192,7 @@ func (s *supervisor) start(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, startDeadline, fmt.Errorf("not done within %s", startDeadline))
 	defer cancel()
 	s.setStage(StageConfigure)
-	if err := s.prepareHost(ctx); err != nil {
+	if err := writeVolatile(s.Paths.containerdConfig(), containerdTOML(s.Paths, s.settings), 0o600); err != nil {
 		return err
 	}
 	s.setStage(StageStart)
@@ -189,21 +204,6 @@ func (s *supervisor) start(ctx context.Context) (err error) {
 	s.group = group
 	s.mu.Unlock()
 	return group.WaitReady(ctx)
-}
-
-// prepareHost checks what the engine needs and writes what does not change
-// while it runs.
-func (s *supervisor) prepareHost(ctx context.Context) error {
-	if err := checkKernel(); err != nil {
-		return err
-	}
-	if other, ok := otherEngine(s.Paths); ok {
-		return &OtherEngineError{PID: other.pid, Path: other.exe}
-	}
-	if err := writeTrust(s.Paths.trust(), s.settings.CACertificates); err != nil {
-		return err
-	}
-	return atomicfile.Write(s.Paths.containerdConfig(), containerdTOML(s.Paths, s.settings), 0o600)
 }
 
 // configureDockerd looks at the host and writes dockerd's configuration. It is
@@ -228,7 +228,7 @@ func (s *supervisor) configureDockerd(ctx context.Context, liveRestore bool) err
 		}
 	})
 	// proxies may hold passwords
-	return atomicfile.Write(s.Paths.daemonConfig(), data, 0o600)
+	return writeVolatile(s.Paths.daemonConfig(), data, 0o600)
 }
 
 func (s *supervisor) observeHost(ctx context.Context) (host, []string, error) {

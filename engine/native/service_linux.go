@@ -118,22 +118,6 @@ func (s *Service) observe(ctx context.Context) (Phase, *Report) {
 	return phaseOf(report), &report
 }
 
-func phaseOf(r Report) Phase {
-	switch r.Stage {
-	case StageReady:
-	case StageStopping:
-		return PhaseStopping
-	default:
-		return PhaseStarting
-	}
-	for _, c := range r.Components {
-		if c.Phase != supervise.Running {
-			return PhaseDegraded
-		}
-	}
-	return PhaseRunning
-}
-
 // Status observes the service. What only the Docker API tells is missing when
 // it does not answer within ctx or the caller may not use it.
 func (s *Service) Status(ctx context.Context) (Status, error) {
@@ -226,7 +210,7 @@ func (s *Service) failure(exit error) error {
 		}
 	}
 	tail := supervise.Log{Path: s.Paths.log("supervisor")}.Tail(5, 0)
-	return &Failure{Stage: StageUnpack, Message: fmt.Sprintf("the supervisor ended (%v)", exit), Log: tail}
+	return &Failure{Stage: StageCheck, Message: fmt.Sprintf("the supervisor ended (%v)", exit), Log: tail}
 }
 
 // notifyListener receives sd_notify messages line by line.

@@ -89,6 +89,11 @@ func loadSettings(p Paths) (Settings, error) {
 }
 
 func (s Settings) save(p Paths) error {
+	if old, err := loadSettings(p); err == nil && reflect.DeepEqual(old, s) {
+		if _, err := os.Stat(p.settings()); err == nil {
+			return nil
+		}
+	}
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return err

@@ -79,10 +79,5 @@ func (s Source) Manifest() (archive.Manifest, error) {
 		return archive.Manifest{}, fmt.Errorf("open bundle %q: %w", s.Name, err)
 	}
 	defer raw.Close() // only read
-	in, err := archive.NewReader(s.Name, raw)
-	if err != nil {
-		return archive.Manifest{}, err
-	}
-	defer in.Close()
-	return in.Manifest(), nil
+	return archive.ReadManifest(s.Name, raw)
 }

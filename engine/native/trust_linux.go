@@ -10,8 +10,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-
-	"github.com/seed71221737/dev/engine/native/atomicfile"
 )
 
 // hostTrust are the files in which distributions keep the certificates they
@@ -51,7 +49,7 @@ func writeTrust(name string, extra []string) error {
 		all.WriteByte('\n')
 		all.Write(data)
 	}
-	return atomicfile.Write(name, all.Bytes(), 0o644)
+	return writeVolatile(name, all.Bytes(), 0o644)
 }
 
 // checkCertificates refuses a file that a Go program would silently skip.

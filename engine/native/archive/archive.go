@@ -66,13 +66,28 @@ type Reader struct {
 
 // NewReader starts reading an archive and parses its manifest. The name stands
 // in errors. Close the reader after use; it does not close r.
-func NewReader(name string, r io.Reader) (_ *Reader, err error) {
+func NewReader(name string, r io.Reader) (*Reader, error) {
+	return newReader(name, r, 2) // decompresses ahead while files are written
+}
+
+// ReadManifest parses an archive's manifest and reads little more of it. The
+// name stands in errors.
+func ReadManifest(name string, r io.Reader) (Manifest, error) {
+	a, err := newReader(name, r, 1)
+	if err != nil {
+		return Manifest{}, err
+	}
+	a.Close()
+	return a.manifest, nil
+}
+
+func newReader(name string, r io.Reader, threads int) (_ *Reader, err error) {
 	defer func() {
 		if err != nil {
 			err = &DamagedError{Name: name, Err: err}
 		}
 	}()
-	dec, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(2))
+	dec, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(threads))
 	if err != nil {
 		return nil, err
 	}
