@@ -230,9 +230,23 @@ func (a *app) makeOneOff(ctx context.Context, e *engine.Client, p *types.Project
 			return "", err
 		}
 	}
+	a.sizeConsole(plan)
 	ao.also = compose.SinkFunc(func(ev compose.Event) { f.Event(ev); made.Event(ev) })
 	err = a.apply(ctx, e, plan, ao)
 	return made.id, a.explainFailure(ctx, e, p, f, err)
+}
+
+// sizeConsole has the one-off container, which the plan creates last, begin with a terminal of the size of the user's.
+func (a *app) sizeConsole(plan compose.Plan) {
+	console := a.console()
+	for i := len(plan.Ops) - 1; i >= 0 && console != nil; i-- {
+		if spec := plan.Ops[i].Container; spec != nil {
+			if width, height := console.Size(); spec.Config.Tty && width > 0 && height > 0 {
+				spec.Host.ConsoleSize = [2]uint{uint(height), uint(width)}
+			}
+			return
+		}
+	}
 }
 
 // lastContainer notes the container that a plan creates last: the one-off one, of a run.
