@@ -149,7 +149,7 @@ func firstDifference(want, got string) string {
 	return "one is longer"
 }
 
-// service is a project of one service, for table tests.
+// oneService is a project of one service, for table tests.
 func oneService(s types.ServiceConfig) (*types.Project, types.ServiceConfig) {
 	s.Name = "app"
 	if s.Image == "" {

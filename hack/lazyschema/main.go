@@ -1,11 +1,12 @@
 // Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
 
-// Command lazyschema prepares the module file that release builds use (go build -modfile=DIR/go.mod): the repository's own, with the JSON
-// schema module replaced by a copy that does not compile its five meta-schemas at every process start.
+// Command lazyschema prepares the module file that release builds use (go build -modfile=DIR/go.mod): the repository's own, with two
+// modules replaced by copies that have a few lines changed, because every command pays for those lines:
 //
-// compose-go brings that module in, to check Compose files against the one schema that it embeds. The meta-schemas serve to check such a
-// schema itself, which compose-go's authors have done. docs/adr/0003-lazy-json-schema.md has the figures. A plain go build works too, and is only
-// slower to start.
+//   - the JSON schema module, which compose-go brings in, compiles no meta-schemas at every process start;
+//   - compose-go compares paths without splitting them into parts first, half of what reading a Compose file costs.
+//
+// docs/adr/0003-lazy-json-schema.md has the reasons and the figures. A plain go build works too, and is only slower.
 //
 // Usage: go run ./hack/lazyschema DIR
 package main
@@ -19,18 +20,47 @@ import (
 	"strings"
 )
 
-const module = "github.com/santhosh-tekuri/jsonschema/v6"
-
 // edit is one replacement that must match exactly once, so that a new version of the module is noticed and not half patched.
 type edit struct{ old, new string }
 
-// edits are the replacements by file: no meta-schemas are compiled, and a schema without one counts as checked.
-var edits = map[string]edit{
-	"draft.go": {"\nfunc init() {\n", "\nfunc compileMetaSchemas() {\n"},
-	"roots.go": {
-		"\tmeta := dialect.getSchema(rr.assertVocabs, rr.vocabularies)\n",
-		"\tmeta := dialect.getSchema(rr.assertVocabs, rr.vocabularies)\n\tif meta == nil {\n\t\treturn nil\n\t}\n",
-	},
+// patched is a module to copy, the folder to copy it to, and the replacements by file.
+type patched struct {
+	module, folder string
+	edits          map[string]edit
+}
+
+var modules = []patched{
+	// No meta-schemas are compiled, and a schema without one counts as checked.
+	{"github.com/santhosh-tekuri/jsonschema/v6", "jsonschema", map[string]edit{
+		"draft.go": {"\nfunc init() {\n", "\nfunc compileMetaSchemas() {\n"},
+		"roots.go": {
+			"\tmeta := dialect.getSchema(rr.assertVocabs, rr.vocabularies)\n",
+			"\tmeta := dialect.getSchema(rr.assertVocabs, rr.vocabularies)\n\tif meta == nil {\n\t\treturn nil\n\t}\n",
+		},
+	}},
+	// The same answer part by part, without a list of parts: it is asked for every pattern at every value of a file.
+	{"github.com/compose-spec/compose-go/v2", "compose-go", map[string]edit{
+		"tree/path.go": {
+			"func (p Path) Matches(pattern Path) bool {\n",
+			`func (p Path) Matches(pattern Path) bool {
+	path, want := string(p), string(pattern)
+	for {
+		part, rest, more := strings.Cut(path, pathSeparator)
+		wantPart, wantRest, wantMore := strings.Cut(want, pathSeparator)
+		if more != wantMore || wantPart != PathMatchAll && wantPart != part {
+			return false
+		}
+		if !more {
+			return true
+		}
+		path, want = rest, wantRest
+	}
+}
+
+func (p Path) matchesSplit(pattern Path) bool {
+`,
+		},
+	}},
 }
 
 func main() {
@@ -45,23 +75,25 @@ func main() {
 }
 
 func run(dir string) error {
-	source, err := goOutput("list", "-m", "-f", "{{.Dir}}", module)
-	if err != nil {
-		return err
-	}
-	copied := filepath.Join(dir, "jsonschema")
-	if err := os.RemoveAll(copied); err != nil {
-		return err
-	}
-	if err := copyModule(source, copied); err != nil {
-		return err
-	}
-	for file, e := range edits {
-		if err := patch(filepath.Join(copied, file), e); err != nil {
+	for _, m := range modules {
+		source, err := goOutput("list", "-m", "-f", "{{.Dir}}", m.module)
+		if err != nil {
 			return err
 		}
+		copied := filepath.Join(dir, m.folder)
+		if err := os.RemoveAll(copied); err != nil {
+			return err
+		}
+		if err := copyModule(source, copied); err != nil {
+			return err
+		}
+		for file, e := range m.edits {
+			if err := patch(filepath.Join(copied, filepath.FromSlash(file)), e); err != nil {
+				return err
+			}
+		}
 	}
-	return writeModFile(dir, copied)
+	return writeModFile(dir)
 }
 
 // copyModule copies what the build needs: the Go files that are not tests, and the embedded schemas.
@@ -102,9 +134,9 @@ func patch(file string, e edit) error {
 	return os.WriteFile(file, bytes.Replace(data, []byte(e.old), []byte(e.new), 1), 0o644)
 }
 
-// writeModFile writes DIR/go.mod and DIR/go.sum: the repository's, plus the replacement. A replacement's path is relative to the main
+// writeModFile writes DIR/go.mod and DIR/go.sum: the repository's, plus the replacements. A replacement's path is relative to the main
 // module's root, whichever -modfile says so; the absolute one is plainest.
-func writeModFile(dir, copied string) error {
+func writeModFile(dir string) error {
 	root, err := goOutput("list", "-m", "-f", "{{.Dir}}")
 	if err != nil {
 		return err
@@ -118,15 +150,19 @@ func writeModFile(dir, copied string) error {
 			return err
 		}
 	}
-	absolute, err := filepath.Abs(copied)
-	if err != nil {
-		return err
+	edit := []string{"mod", "edit"}
+	for _, m := range modules {
+		absolute, err := filepath.Abs(filepath.Join(dir, m.folder))
+		if err != nil {
+			return err
+		}
+		relative, err := filepath.Rel(root, absolute)
+		if err != nil {
+			return err
+		}
+		edit = append(edit, "-replace", m.module+"=./"+filepath.ToSlash(relative))
 	}
-	relative, err := filepath.Rel(root, absolute)
-	if err != nil {
-		return err
-	}
-	_, err = goOutput("mod", "edit", "-replace", module+"=./"+filepath.ToSlash(relative), filepath.Join(dir, "go.mod"))
+	_, err = goOutput(append(edit, filepath.Join(dir, "go.mod"))...)
 	return err
 }
 
