@@ -5,7 +5,6 @@ package compose
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -60,11 +59,7 @@ func (pl *planner) emitReplica(sv *service, r *replica) error {
 }
 
 // cleared reports whether the replica's old container goes before its successor is made, as it mounts a volume that is replaced.
-func (pl *planner) cleared(r *replica) bool {
-	return r.old != nil && slices.ContainsFunc(slices.Collect(maps.Values(pl.volumes)), func(v *volumeState) bool {
-		return v.replaced && mountsVolume(*r.old, v.name)
-	})
-}
+func (pl *planner) cleared(r *replica) bool { return r.old != nil && pl.replacedVolume(*r.old) != "" }
 
 // early reports whether the replica stops before anything is made in its place.
 func (pl *planner) early(r *replica) bool {
@@ -73,10 +68,7 @@ func (pl *planner) early(r *replica) bool {
 
 // create makes the container of a replica under a name.
 func (pl *planner) create(sv *service, r *replica, name string) (*step, error) {
-	if sv.image == nil {
-		sv.image = pl.imageOf(sv.ServiceConfig)
-	}
-	if sv.image.id == "" && sv.image.made == nil && !sv.extra {
+	if sv.image.id == "" && sv.image.made == nil {
 		return nil, pl.missingImage(sv)
 	}
 	in := ContainerInput{

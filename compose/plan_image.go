@@ -254,7 +254,7 @@ func (pl *planner) missingImage(sv *service) error {
 
 // noteProvisional records a service whose containers are kept now but may not be once its image has been pulled or built.
 func (pl *planner) noteProvisional(sv *service) {
-	if sv.image == nil || sv.image.made == nil || pl.o.NoRecreate {
+	if sv.image.made == nil || pl.o.NoRecreate {
 		return
 	}
 	if slices.ContainsFunc(sv.replicas, func(r *replica) bool { return !r.created() }) {

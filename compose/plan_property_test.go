@@ -4,10 +4,12 @@ package compose
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"pgregory.net/rapid"
@@ -233,5 +235,39 @@ func TestOneChangeTouchesLittle(t *testing.T) {
 		if changed.Services[name].Scale != nil && *changed.Services[name].Scale > 0 && plan.Empty() {
 			t.Fatalf("%s changed, and the plan is empty", name)
 		}
+	})
+}
+
+// TestPartialUps ups single services of generated projects, with various flags, between full ones. A plan that can be made can be applied.
+func TestPartialUps(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		f := newFakeEngine()
+		mustUp(t, f, drawProject(t, "first"))
+		p := loadIn(t, drawProject(t, "second"))
+		f.provide(p)
+		for range rapid.IntRange(1, 3).Draw(t, "partial ups") {
+			o := PlanOptions{
+				Services: []string{rapid.SampledFrom(p.ServiceNames()).Draw(t, "service")}, RemoveOrphans: true,
+				NoDeps: rapid.Bool().Draw(t, "no deps"), ForceRecreate: rapid.Bool().Draw(t, "force"), NoStart: rapid.Bool().Draw(t, "no start"),
+				RenewAnonVolumes: rapid.Bool().Draw(t, "renew"), Wait: rapid.Bool().Draw(t, "wait"),
+			}
+			if rapid.Bool().Draw(t, "kill") {
+				o.Timeout = new(time.Duration)
+			}
+			plan, err := f.plan(p, o)
+			var refused *planError
+			if errors.As(err, &refused) {
+				continue
+			}
+			if err != nil {
+				t.Fatalf("plan: %v", err)
+			}
+			checkPlan(t, plan)
+			if err := Apply(context.Background(), plan, f, Discard, ApplyOptions{}); err != nil && !o.NoDeps {
+				t.Fatalf("apply: %v\n%s", err, plan)
+			}
+		}
+		apply(t, f, p, 8)
+		mustBeDone(t, f, p)
 	})
 }

@@ -71,7 +71,7 @@ func (pl *planner) planNetworks() error {
 		}
 		pl.networks[key] = state
 	}
-	return pl.checkReplacedNetworks()
+	return nil
 }
 
 // networkState compares a network of the project with what is there.
@@ -122,21 +122,29 @@ func (pl *planner) compareNetwork(key string, n types.NetworkConfig, there Netwo
 	return nil
 }
 
-// checkReplacedNetworks refuses to replace a network that containers run on which the plan must not touch.
-func (pl *planner) checkReplacedNetworks() error {
+// checkReplaced refuses to replace a network that containers run on, or a volume that they mount, if the plan does not touch them.
+func (pl *planner) checkReplaced() error {
 	for _, c := range pl.have.Containers {
-		name := pl.replacedNetwork(c)
-		if name == "" || !running(c) || managed(c) && !c.OneOff() && defined(pl.p, c.Service()) {
+		what := ""
+		if name := pl.replacedNetwork(c); name != "" && running(c) {
+			what = fmt.Sprintf("network %q", name)
+		} else if name := pl.replacedVolume(c); name != "" {
+			what = fmt.Sprintf("volume %q", name)
+		}
+		hint := ""
+		switch orphan := !defined(pl.p, c.Service()); {
+		case what == "":
+			continue
+		case !managed(c) || c.OneOff():
+			hint = "docker rm --force " + c.Name
+		case orphan && !pl.o.RemoveOrphans:
+			hint = "dev up --remove-orphans"
+		case !orphan && pl.services[c.Service()] == nil:
+			hint = "dev up"
+		default:
 			continue
 		}
-		if !c.OneOff() && managed(c) && pl.o.RemoveOrphans {
-			continue
-		}
-		hint := "dev up --remove-orphans"
-		if c.OneOff() || !managed(c) {
-			hint = "docker stop " + c.Name
-		}
-		return &planError{fmt.Sprintf("network %q changed and must be recreated, and container %q of no service here runs on it", name, c.Name), hint}
+		return &planError{fmt.Sprintf("%s changed and must be recreated, and container %q, which stays, uses it", what, c.Name), hint}
 	}
 	return nil
 }
@@ -194,7 +202,7 @@ func (pl *planner) planVolumes() error {
 		}
 		pl.volumes[key] = state
 	}
-	return nil
+	return pl.checkReplaced()
 }
 
 // volumeState compares a volume of the project with what is there. A volume holds data: it is replaced only if the user says so.
@@ -234,21 +242,19 @@ func (pl *planner) volumeState(key string) (*volumeState, error) {
 	return state, nil
 }
 
-// replacedVolume names a volume that the service mounts and that the plan replaces.
-func (pl *planner) replacedVolume(s types.ServiceConfig) string {
-	for _, key := range volumesOf(s) {
-		if v, ok := pl.volumes[key]; ok && v.replaced {
+// replacedVolume names a volume that the container mounts and that the plan replaces.
+func (pl *planner) replacedVolume(c Container) string {
+	for _, key := range slices.Sorted(maps.Keys(pl.volumes)) {
+		if v := pl.volumes[key]; v.replaced && mountsVolume(c, v.name) {
 			return v.name
 		}
 	}
 	return ""
 }
 
-func (pl *planner) assessVolumesReplaced(sv *service, c Container) reason {
-	for _, key := range slices.Sorted(maps.Keys(pl.volumes)) {
-		if v := pl.volumes[key]; v.replaced && mountsVolume(c, v.name) {
-			return reason{text: fmt.Sprintf("volume %s is recreated", v.name)}
-		}
+func (pl *planner) assessVolumesReplaced(_ *service, c Container) reason {
+	if name := pl.replacedVolume(c); name != "" {
+		return reason{text: fmt.Sprintf("volume %s is recreated", name)}
 	}
 	return reason{}
 }

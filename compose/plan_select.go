@@ -15,10 +15,10 @@ import (
 type service struct {
 	types.ServiceConfig
 	rank int
-	// named: by the user, or by default as nobody is. extra: not asked for, but what is asked for cannot be done without touching it.
-	named, extra bool
-	deps         []dependency
-	image        *image
+	// named: by the user, or by default as nobody is. dragged: not asked for, but it follows what is.
+	named, dragged bool
+	deps           []dependency
+	image          *image
 
 	replicas []*replica
 	surplus  []leftover

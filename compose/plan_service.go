@@ -71,13 +71,7 @@ func running(c Container) bool {
 
 // decideAll decides for each replica of each service. What is depended on comes first, since its fate decides that of its dependents.
 func (pl *planner) decideAll() error {
-	for _, name := range pl.order {
-		sv, ok := pl.services[name]
-		if !ok {
-			if sv, ok = pl.dragged(name); !ok {
-				continue
-			}
-		}
+	for _, sv := range pl.planned() {
 		if pl.leaveAlone(sv) {
 			continue
 		}
@@ -85,31 +79,60 @@ func (pl *planner) decideAll() error {
 			return err
 		}
 	}
+	if pl.o.NoDeps || pl.o.NoStart {
+		return nil
+	}
+	return pl.drag()
+}
+
+// drag takes services into the plan that nobody asked for but whose running containers follow what is planned: they are stopped before and
+// started after it, as they are. What they are is told by their labels, since the project may have been loaded without them.
+func (pl *planner) drag() error {
+	there := projectFromLabels(pl.p.Name, pl.have)
+	order, _ := dependencyOrder(there) // if the labels tell of a circle, nobody follows
+	for _, name := range order {
+		running := slices.DeleteFunc(slices.Clone(pl.byName[name]), func(c Container) bool { return !running(c) })
+		if pl.services[name] != nil || len(running) == 0 {
+			continue
+		}
+		s := there.Services[name]
+		sv := &service{ServiceConfig: s, deps: dependencies(s), rank: rankServices + len(pl.order), dragged: true}
+		for i, d := range sv.deps {
+			sv.deps[i].Required = false // what its labels wait for may be out of date
+			if x := pl.services[d.name]; x != nil && disturbs(d, x) != "" {
+				pl.services[name] = sv
+			}
+		}
+		if pl.services[name] == nil {
+			continue
+		}
+		if !slices.Contains(pl.order, name) {
+			pl.order = append(pl.order, name)
+		}
+		for _, c := range running {
+			if err := pl.checkShared(c); err != nil {
+				return err
+			}
+			pl.takeUp(sv, c)
+		}
+		pl.follow(sv)
+		sv.bounced = true
+	}
 	return nil
 }
 
-// dragged takes a service into the plan that nobody asked for but that has running containers which what is planned would break: on a
-// network that is recreated, or following a service that is recreated.
-func (pl *planner) dragged(name string) (*service, bool) {
-	s := pl.p.Services[name]
-	if !slices.ContainsFunc(pl.byName[name], running) {
-		return nil, false
-	}
-	drag := pl.replacedVolume(s) != "" || slices.ContainsFunc(pl.byName[name], func(c Container) bool { return pl.replacedNetwork(c) != "" })
-	for _, d := range dependencies(s) {
-		if x, ok := pl.services[d.name]; ok && !pl.o.NoDeps && !pl.o.NoStart {
-			drag = drag || disturbs(d, x) != "" || d.shares && x.first() != nil && x.first().created()
+// checkShared refuses to leave a container behind that uses a namespace or the volumes of one that is replaced: it must be replaced, too.
+func (pl *planner) checkShared(c Container) error {
+	was, _ := DecodeServiceConfig(c.Labels[LabelServiceConfig]) // of a container that docker compose made it is not known
+	for _, name := range References(was) {
+		if x := pl.services[name]; x != nil && x.first() != nil && x.first().created() {
+			return &planError{
+				fmt.Sprintf("service %q uses the container of service %q, which is recreated, and must be recreated with it", c.Service(), name),
+				fmt.Sprintf("dev up %s %s", name, c.Service()),
+			}
 		}
 	}
-	if !drag {
-		return nil, false
-	}
-	sv, err := pl.newService(name)
-	if err != nil {
-		return nil, false // what is wrong with it matters once it is asked for
-	}
-	sv.extra = true
-	return sv, true
+	return nil
 }
 
 // decide settles what happens to the containers of one service.
@@ -232,9 +255,6 @@ func (pl *planner) adopt(sv *service, r *replica) {
 // new ones under the lowest free numbers.
 func (pl *planner) scale(sv *service, groups []*replica) {
 	want := sv.GetScale()
-	if sv.extra {
-		want = len(groups) // nobody asked to scale it
-	}
 	slices.SortFunc(groups, func(a, b *replica) int {
 		return cmp.Or(compareBool(a.diverged(), b.diverged()), cmp.Compare(a.number, b.number))
 	})
@@ -348,7 +368,7 @@ func (pl *planner) assess(sv *service, c Container) reason {
 			return why
 		}
 	}
-	if pl.o.NoRecreate || sv.extra {
+	if pl.o.NoRecreate {
 		return reason{}
 	}
 	for _, check := range []func(*service, Container) reason{

@@ -195,6 +195,9 @@ func (pl *planner) emitWaits() error {
 		return nil
 	}
 	for _, sv := range pl.planned() {
+		if sv.dragged {
+			continue
+		}
 		c := ConditionRunningOrHealthy
 		if pl.oneShots[sv.Name] {
 			c = ConditionCompleted
