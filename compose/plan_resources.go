@@ -131,7 +131,7 @@ func (pl *planner) checkReplaced() error {
 		} else if name := pl.replacedVolume(c); name != "" {
 			what = fmt.Sprintf("volume %q", name)
 		}
-		hint := ""
+		var hint string
 		switch orphan := !defined(pl.p, c.Service()); {
 		case what == "":
 			continue
