@@ -30,6 +30,10 @@ type session struct {
 	env    []string
 	pty    *ptyRequest
 
+	// launched is closed when the command runs or could not be started; nil where there is none. Signals wait for it.
+	launched chan struct{}
+	once     sync.Once
+
 	mu      sync.Mutex
 	tty     *os.File
 	process *os.Process
@@ -101,13 +105,13 @@ func (x *session) prepare(r *ssh.Request, started bool) outcome {
 		var p struct{ Name string }
 		return outcome{ok: ssh.Unmarshal(r.Payload, &p) == nil && x.signal(p.Name)}
 	case "shell":
-		return outcome{ok: !started, program: unless(started, func(ctx context.Context) uint32 { return x.run(ctx, x.server.Shell, "-l") })}
+		return x.command(started, "-l")
 	case "exec":
 		var p struct{ Command string }
 		if ssh.Unmarshal(r.Payload, &p) != nil {
 			return outcome{}
 		}
-		return outcome{ok: !started, program: unless(started, func(ctx context.Context) uint32 { return x.run(ctx, x.server.Shell, "-c", p.Command) })}
+		return x.command(started, "-c", p.Command)
 	case "subsystem":
 		var p struct{ Name string }
 		if ssh.Unmarshal(r.Payload, &p) != nil || started {
@@ -121,12 +125,20 @@ func (x *session) prepare(r *ssh.Request, started bool) outcome {
 // envName is what a client may set: not what changes how programs are loaded.
 var envName = regexp.MustCompile(`^(LANG|LC_[A-Z]+|TERM|TZ|COLORTERM|DEV_[A-Z_]+|GIT_PROTOCOL|DOCKER_[A-Z_]+|BUILDKIT_[A-Z_]+)$`)
 
-func unless(started bool, f func(context.Context) uint32) func(context.Context) uint32 {
+// command runs the shell, once for each session.
+func (x *session) command(started bool, args ...string) outcome {
 	if started {
-		return nil
+		return outcome{}
 	}
-	return f
+	x.launched = make(chan struct{})
+	return outcome{ok: true, program: func(ctx context.Context) uint32 {
+		defer x.launch()
+		return x.run(ctx, x.server.Shell, args...)
+	}}
 }
+
+// launch lets signals through, which wait until there is a process to get them.
+func (x *session) launch() { x.once.Do(func() { close(x.launched) }) }
 
 func (x *session) subsystem(name string) outcome {
 	switch {
@@ -251,11 +263,15 @@ func (x *session) runTTY(cmd *exec.Cmd) error {
 
 func (x *session) started(p *os.Process, tty *os.File) {
 	x.mu.Lock()
-	defer x.mu.Unlock()
 	x.process, x.tty = p, tty
+	x.mu.Unlock()
+	x.launch()
 }
 
 func (x *session) resize(w windowChange) bool {
+	if x.launched != nil {
+		<-x.launched
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.tty != nil && pty.Setsize(x.tty, &pty.Winsize{Cols: uint16(w.Columns), Rows: uint16(w.Rows), X: uint16(w.Width), Y: uint16(w.Height)}) == nil
@@ -269,6 +285,9 @@ var signals = map[string]syscall.Signal{
 }
 
 func (x *session) signal(name string) bool {
+	if x.launched != nil {
+		<-x.launched
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	sig, ok := signals[name]
