@@ -4,13 +4,14 @@ package cmd
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/seed71221737/dev/compose"
 )
 
 // Exit codes, documented in docs/exit-codes.md.
@@ -59,23 +60,38 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 
 // printError shows an error and its hint on stderr, as one JSON object with --progress json.
 func (a *app) printError(err error) {
-	hint := ""
-	if h, ok := errors.AsType[hinter](err); ok {
-		hint = h.Hint()
-	}
 	if a.progressName == "json" {
-		_ = json.NewEncoder(a.err).Encode(struct {
-			Error   bool   `json:"error"`
-			Message string `json:"message"`
-			Hint    string `json:"hint,omitempty"`
-		}{true, err.Error(), hint})
+		a.printErrorJSON(err, nil)
 		return
 	}
 	paint := a.painter(a.err, false)
 	fmt.Fprintf(a.err, "%s %v\n", paint(red, "Error:"), err)
-	if hint != "" {
+	if hint := hintOf(err); hint != "" {
 		fmt.Fprintf(a.err, "%s %s\n", paint(cyan, "Hint:"), hint)
 	}
+}
+
+// printErrorJSON shows an error as an object, with what is known of the container behind it.
+func (a *app) printErrorJSON(err error, await *compose.AwaitError) {
+	j := struct {
+		Error     bool           `json:"error"`
+		Message   string         `json:"message"`
+		Hint      string         `json:"hint,omitempty"`
+		Container string         `json:"container,omitempty"`
+		Check     *compose.Probe `json:"last_check,omitempty"`
+		Log       []string       `json:"log,omitempty"`
+	}{Error: true, Message: err.Error(), Hint: hintOf(err)}
+	if await != nil {
+		j.Container, j.Check, j.Log = await.Container, await.Probe, await.Log
+	}
+	_ = writeJSON(a.err, j)
+}
+
+func hintOf(err error) string {
+	if h, ok := errors.AsType[hinter](err); ok {
+		return h.Hint()
+	}
+	return ""
 }
 
 // hinted is an error with the next command to type.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/seed71221737/dev/compose"
 	"github.com/seed71221737/dev/engine"
+	"github.com/seed71221737/dev/engine/build"
 )
 
 // failures remembers what a plan did and did not do, for the account when it fails. It is a sink.
@@ -74,8 +75,7 @@ func (a *app) explainFailure(ctx context.Context, e *engine.Client, p *types.Pro
 		return err
 	}
 	for _, x := range f.failed {
-		a.printError(fmt.Errorf("%s: %w", x.op, x.err))
-		a.explainFailed(x)
+		a.explain(x)
 	}
 	f.account(a)
 	if code, ok := errors.AsType[coder](err); ok {
@@ -84,12 +84,28 @@ func (a *app) explainFailure(ctx context.Context, e *engine.Client, p *types.Pro
 	return exitStatus(exitError)
 }
 
-// explainFailed shows what is known of one failure beyond its error.
-func (a *app) explainFailed(x failure) {
-	if await, ok := errors.AsType[*compose.AwaitError](x.err); ok {
-		a.showProbe(await.Probe)
-		a.showTail(await.Container, await.Log)
+// explain shows a failure with all that is known of it: its error and hint, the last health check, the container's last lines.
+func (a *app) explain(x failure) {
+	err := fmt.Errorf("%s: %w", x.op, x.err)
+	await, waited := errors.AsType[*compose.AwaitError](x.err)
+	_, built := errors.AsType[*build.Error](x.err)
+	switch {
+	case waited && x.op.Reason != "":
+		err = fmt.Errorf("%w (%s)", x.err, x.op.Reason)
+	case waited || built: // they name the service themselves
+		err = x.err
 	}
+	if !waited {
+		a.printError(err)
+		return
+	}
+	if a.progressName == "json" {
+		a.printErrorJSON(err, await)
+		return
+	}
+	a.printError(err)
+	a.showProbe(await.Probe)
+	a.showTail(await.Container, await.Log)
 }
 
 // explainServices says why the services of operations are not as far as they should be.
@@ -100,7 +116,12 @@ func (a *app) explainServices(ctx context.Context, e *engine.Client, p *types.Pr
 			continue
 		}
 		seen = append(seen, op.Service)
-		if x, err := a.why(ctx, e, p.Name, p, op.Service); err == nil {
+		x, err := a.why(ctx, e, p.Name, p, op.Service)
+		switch {
+		case err != nil: // the failure itself has been told
+		case a.progressName == "json":
+			_ = writeJSON(a.err, jsonOfWhy(x))
+		default:
 			a.printWhy(a.err, x, false)
 		}
 	}
@@ -132,6 +153,9 @@ func (a *app) showTail(container string, lines []string) {
 func (f *failures) account(a *app) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if a.progressName == "json" {
+		return // the events have told
+	}
 	done := slices.DeleteFunc(slices.Clone(f.done), func(t string) bool {
 		return slices.Contains(f.skipped, t) || slices.ContainsFunc(f.failed, func(x failure) bool { return x.op.Target == t })
 	})

@@ -69,6 +69,9 @@ func (a *app) runImagesPlan(ctx context.Context, x imagesPlan) error {
 	if err := checkServices(p, x.services); err != nil {
 		return err
 	}
+	if p, err = p.WithServicesEnabled(x.services...); err != nil {
+		return err
+	}
 	e, err := a.openEngine(ctx, needs(!a.dryRun))
 	if err != nil {
 		return err

@@ -3,6 +3,8 @@
 package cmd
 
 import (
+	"context"
+	"errors"
 	"io"
 	"strings"
 	"sync"
@@ -126,13 +128,7 @@ func (w *wording) status(e compose.Event) (s status, ok bool) {
 	case compose.EventDone:
 		s.State, s.Text = rowDone, done
 	case compose.EventFailed:
-		s.State, s.Text = rowFailed, "Error"
-		if e.Op.BestEffort {
-			s.State, s.Text = rowWarning, "Warning"
-		}
-		if e.Err != nil {
-			s.Details = firstLine(e.Err.Error())
-		}
+		s.failed(e)
 	case compose.EventSkipped:
 		if e.Text != "" { // an alternative that was not needed
 			return status{}, false
@@ -143,6 +139,24 @@ func (w *wording) status(e compose.Event) (s status, ok bool) {
 	}
 	w.recreated(e, &s)
 	return s, s.ID != ""
+}
+
+// failed says how an operation failed; one that was interrupted did not.
+func (s *status) failed(e compose.Event) {
+	s.State, s.Text = rowFailed, "Error"
+	switch {
+	case errors.Is(e.Err, context.DeadlineExceeded):
+		s.State, s.Text = rowWarning, "Timed out"
+		return
+	case errors.Is(e.Err, context.Canceled):
+		s.State, s.Text = rowWarning, "Interrupted"
+		return
+	case e.Op.BestEffort:
+		s.State, s.Text = rowWarning, "Warning"
+	}
+	if e.Err != nil {
+		s.Details = firstLine(e.Err.Error())
+	}
 }
 
 func (w *wording) note(op compose.Op) {

@@ -97,6 +97,34 @@ func (b *builds) close() {
 	b.stop()
 }
 
+// buildSteps are a build's steps and their output as parts of its row, nil for any other event.
+func buildSteps(e compose.Event) []status {
+	s, ok := e.Detail.(*client.SolveStatus)
+	if !ok {
+		return nil
+	}
+	out := []status{}
+	id := title(e.Op.Target)
+	for _, v := range s.Vertexes {
+		step := status{ID: id, Part: v.Name, Text: "Queued"}
+		switch {
+		case v.Error != "":
+			step.State, step.Text, step.Details = rowFailed, "Error", v.Error
+		case v.Completed != nil && v.Cached:
+			step.State, step.Text = rowDone, "Cached"
+		case v.Completed != nil:
+			step.State, step.Text = rowDone, "Done"
+		case v.Started != nil:
+			step.Text = "Running"
+		}
+		out = append(out, step)
+	}
+	for _, l := range s.Logs {
+		out = append(out, status{ID: id, Part: l.Vertex.String(), Text: "Output", Details: strings.TrimRight(string(l.Data), "\n")})
+	}
+	return out
+}
+
 // prefixSteps returns s with the service's name before each step: "[web 1/4] FROM …".
 func prefixSteps(s *client.SolveStatus, service string) *client.SolveStatus {
 	out := *s

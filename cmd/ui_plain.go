@@ -79,6 +79,12 @@ type jsonStatus struct {
 }
 
 func (p *jsonProgress) Event(e compose.Event) {
+	if steps := buildSteps(e); steps != nil {
+		for _, s := range steps {
+			p.write(jsonOf(s, ""))
+		}
+		return
+	}
 	s, ok := p.status(e)
 	if !ok {
 		return

@@ -109,7 +109,10 @@ func (a *app) printWhy(w io.Writer, x compose.Explanation, next bool) {
 	var b strings.Builder
 	b.WriteString(paint(bold, x.Summary) + "\n")
 	for _, c := range x.Containers {
-		printStory(&b, paint, c)
+		if len(x.Containers) > 1 || !strings.Contains(x.Summary, c.Text) {
+			fmt.Fprintf(&b, "  %s: %s\n", c.Name, paint(storyStyle(c), c.Text))
+		}
+		printEvidence(&b, c)
 	}
 	for _, wait := range x.Waits {
 		mark := paint(green, "met")
@@ -128,12 +131,15 @@ func (a *app) printWhy(w io.Writer, x compose.Explanation, next bool) {
 	io.WriteString(w, b.String())
 }
 
-func printStory(b *strings.Builder, paint paint, c compose.ContainerStory) {
-	style := ""
+func storyStyle(c compose.ContainerStory) string {
 	if c.Trouble {
-		style = red
+		return red
 	}
-	fmt.Fprintf(b, "  %s: %s\n", c.Name, paint(style, c.Text))
+	return ""
+}
+
+// printEvidence shows what a container's story is told from: its last check and its last lines.
+func printEvidence(b *strings.Builder, c compose.ContainerStory) {
 	if p := c.LastProbe; p != nil && (c.Trouble || p.ExitCode != 0) {
 		fmt.Fprintf(b, "    last check: exit code %d\n", p.ExitCode)
 		printQuoted(b, strings.Split(strings.TrimSpace(p.Output), "\n"))
