@@ -18,6 +18,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+
+	"github.com/sirupsen/logrus"
 )
 
 // app is what every command is given: where to read and write, and the global flags. Tests make one of their own.
@@ -44,6 +46,8 @@ func Main() int {
 	// Most commands live for milliseconds and allocate a few megabytes. At Go's default the collector runs three times in that, which costs
 	// as much processor time as the command itself; with this it hardly ever runs, and a long command's heap stays small all the same.
 	debug.SetGCPercent(400)
+	// compose-go and others log through this; what matters of it reaches the user as a warning with file and line.
+	logrus.SetOutput(io.Discard)
 	cwd, err := os.Getwd()
 	if err != nil {
 		cwd = "."

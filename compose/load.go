@@ -3,6 +3,7 @@
 package compose
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -153,9 +154,19 @@ func newReading(ctx context.Context, o LoadOptions) (*reading, error) {
 func (r *reading) details() types.ConfigDetails {
 	d := types.ConfigDetails{WorkingDir: r.projectDir, Environment: r.env}
 	for _, f := range r.files.given {
-		d.ConfigFiles = append(d.ConfigFiles, types.ConfigFile{Filename: f.name, Content: f.content})
+		d.ConfigFiles = append(d.ConfigFiles, types.ConfigFile{Filename: f.name, Content: withoutVersion(f.content)})
 	}
 	return d
+}
+
+// withoutVersion blanks the obsolete version: at the start, which warnings tells of: compose-go would log it.
+func withoutVersion(content []byte) []byte {
+	at := leadingVersion.FindSubmatchIndex(content)
+	if at == nil {
+		return content
+	}
+	from, to := at[2], at[3]
+	return slices.Concat(content[:from], bytes.Repeat([]byte(" "), to-from), content[to:])
 }
 
 // configure sets the loader's options.

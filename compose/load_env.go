@@ -53,21 +53,23 @@ func (u *unsetVariables) expand(variable string, lookup template.Mapping) (strin
 	if len(variable) == 1 {
 		return variable, nil
 	}
-	var missed []string
-	value, err := template.SubstituteWithOptions(variable, func(name string) (string, bool) {
+	return template.SubstituteWithOptions(variable, func(name string) (string, bool) {
 		v, ok := lookup(name)
-		if !ok {
-			missed = append(missed, name)
+		if ok || !isBare(name, variable) {
+			return v, ok
 		}
-		return v, ok
-	}, template.WithoutLogging)
-	for _, name := range missed {
-		mentioned := strings.Contains(variable, "${"+name+"}") || strings.Contains(variable, "$"+name)
-		if mentioned && bare(name).MatchString(variable) && !slices.Contains(u.names, name) {
+		if !slices.Contains(u.names, name) {
 			u.names = append(u.names, name)
 		}
-	}
-	return value, err
+		// Saying that it is set, to nothing, gives the same and keeps compose-go from logging it; not where a default asks, too.
+		return "", !withDefault(name).MatchString(variable)
+	}, template.WithoutLogging)
+}
+
+// isBare reports whether a variable is used without any default.
+func isBare(name, variable string) bool {
+	mentioned := strings.Contains(variable, "${"+name+"}") || strings.Contains(variable, "$"+name)
+	return mentioned && bare(name).MatchString(variable)
 }
 
 // variableLength is how long the variable is that the text starts with: $$, $NAME or ${…}. It is 1 for a dollar sign that starts none, and
@@ -121,8 +123,16 @@ func bare(name string) *regexp.Regexp {
 	return regexp.MustCompile(`\$(?:\{` + name + `\}|` + name + `(?:\W|$))`)
 }
 
+// withDefault matches a variable used with one of the operators that ask whether it is set.
+func withDefault(name string) *regexp.Regexp {
+	return regexp.MustCompile(`\$\{` + regexp.QuoteMeta(name) + `[:?+-]`)
+}
+
 // obsoleteVersion matches the top-level version: that old files start with.
-var obsoleteVersion = regexp.MustCompile(`(?m)^["']?version["']?\s*:`)
+var obsoleteVersion = regexp.MustCompile(`(?m)^["']?version["']?[ \t]*:`)
+
+// leadingVersion matches it where it usually is, before everything else.
+var leadingVersion = regexp.MustCompile(`\A(?:[ \t\r]*(?:#.*)?\n|---[ \t\r]*\n)*(["']?version["']?[ \t]*:[ \t]*["']?[\w.]+["']?[ \t]*(?:#.*)?)(?:\r?\n|\z)`)
 
 // warnings reports what was noticed while the files were read.
 func (r *reading) warnings() {
@@ -170,13 +180,21 @@ func (s *sources) mayHave(path tree.Path) bool {
 	return true
 }
 
+// oldBooleans are the words for true and false that YAML 1.2 does not have any more.
+var oldBooleans = map[string]bool{"y": true, "yes": true, "on": true, "n": false, "no": false, "off": false}
+
 func warningCast(path tree.Path, cast interpolation.Cast, warn func(Warning)) interpolation.Cast {
+	v, err := cast("true")
+	if _, boolean := v.(bool); !boolean || err != nil {
+		return cast
+	}
 	return func(text string) (any, error) {
-		v, err := cast(text)
-		if b, ok := v.(bool); ok && err == nil && !strings.EqualFold(text, fmt.Sprint(b)) {
-			warn(Warning{Field: strings.ReplaceAll(path.String(), "*.", ""), Text: fmt.Sprintf("%q is read as %t; write %t", text, b, b)})
+		b, old := oldBooleans[strings.ToLower(text)]
+		if !old {
+			return cast(text)
 		}
-		return v, err
+		warn(Warning{Field: strings.ReplaceAll(path.String(), "*.", ""), Text: fmt.Sprintf("%q is read as %t; write %t", text, b, b)})
+		return b, nil
 	}
 }
 

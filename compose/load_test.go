@@ -468,6 +468,21 @@ func TestLoadHints(t *testing.T) {
 	}
 }
 
+func TestWithoutVersion(t *testing.T) {
+	for _, test := range []struct{ file, want string }{
+		{"version: \"3.8\"\na: b\n", "              \na: b\n"},
+		{"# x\n\n---\nversion: 3\r\na: b", "# x\n\n---\n          \r\na: b"},
+		{"version: 3", "          "},
+		{"a: b\nversion: 3\n", "a: b\nversion: 3\n"},
+		{"version: >-\n  3\n", "version: >-\n  3\n"},
+		{"a: b\n", "a: b\n"},
+	} {
+		if got := string(withoutVersion([]byte(test.file))); got != test.want {
+			t.Errorf("%q: got %q, want %q", test.file, got, test.want)
+		}
+	}
+}
+
 func TestOldBooleans(t *testing.T) {
 	dir := writeFiles(t, map[string]string{"app/compose.yaml": oneWeb + "    privileged: \"yes\"\n    tty: \"true\"\n"})
 	var warned []string
@@ -509,7 +524,12 @@ func FuzzSubstitute(f *testing.F) {
 		if strings.Count(text, "$") > 20 || strings.ContainsAny(text, "\u017f\u212a") { // the letters that fold to s and k
 			t.Skip()
 		}
-		lookup := func(name string) (string, bool) { return strings.ToLower(name), len(name) > 1 && name[0] != 'x' }
+		lookup := func(name string) (string, bool) {
+			if len(name) == 1 || name[0] == 'x' {
+				return "", false
+			}
+			return strings.ToLower(name), true
+		}
 		var u unsetVariables
 		got, err := u.substitute(text, lookup)
 		want, wantErr := template.SubstituteWithOptions(text, lookup, template.WithoutLogging)
