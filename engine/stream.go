@@ -10,7 +10,6 @@ import (
 
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/client"
-	"github.com/moby/term"
 )
 
 // ErrDetached tells that the user typed the detach keys: the container, or the command in it, goes on.
@@ -88,13 +87,12 @@ func (s *session) run(ctx context.Context) (err error) {
 func (s *session) copyIn(detached chan<- error) {
 	in := s.In
 	if s.tty {
-		if keys, err := term.ToBytes(s.DetachKeys); err == nil {
-			in = term.NewEscapeProxy(in, keys)
+		if keys, err := parseDetachKeys(s.DetachKeys); err == nil {
+			in = &detachReader{r: in, keys: keys}
 		}
 	}
 	_, err := io.Copy(s.conn.Conn, in)
-	var escape term.EscapeError
-	if errors.As(err, &escape) {
+	if errors.Is(err, ErrDetached) {
 		detached <- ErrDetached
 		return
 	}
@@ -172,8 +170,6 @@ func (c *Client) withDetachKeys(s Streams) (Streams, error) {
 	if s.DetachKeys == "" {
 		s.DetachKeys = defaultDetachKeys
 	}
-	if _, err := term.ToBytes(s.DetachKeys); err != nil {
-		return s, fmt.Errorf("detach keys %q: want keys such as ctrl-p,ctrl-q, separated by commas", s.DetachKeys)
-	}
-	return s, nil
+	_, err := parseDetachKeys(s.DetachKeys)
+	return s, err
 }
