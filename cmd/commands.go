@@ -16,6 +16,9 @@ const (
 	groupEngine = "engine"
 )
 
+// Command is the whole command tree, for what documents it; it is not for running.
+func Command() *cobra.Command { return newRootCommand(&app{}) }
+
 func newRootCommand(a *app) *cobra.Command {
 	root := a.mount(&cobra.Command{
 		Use:   "dev",

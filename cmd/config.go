@@ -79,7 +79,7 @@ func (o configOptions) options(a *app) (compose.LoadOptions, error) {
 
 func (a *app) runConfig(ctx context.Context, o configOptions, services []string) error {
 	if view := o.view(); view != nil {
-		return view(a, ctx, services)
+		return view(ctx, a, services)
 	}
 	content, err := a.renderConfig(ctx, o, services)
 	switch {

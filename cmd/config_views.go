@@ -18,7 +18,7 @@ import (
 )
 
 // configView shows one aspect of the model.
-type configView func(a *app, ctx context.Context, services []string) error
+type configView func(ctx context.Context, a *app, services []string) error
 
 // view is the aspect that the flags ask for, nil for the whole model.
 func (o configOptions) view() configView {
@@ -53,7 +53,7 @@ func (o configOptions) view() configView {
 
 // list is a view of names, one a line.
 func (o configOptions) list(names func(*types.Project) ([]string, error)) configView {
-	return func(a *app, ctx context.Context, services []string) error {
+	return func(ctx context.Context, a *app, services []string) error {
 		l, err := o.options(a)
 		if err != nil {
 			return err
@@ -105,7 +105,7 @@ func models(p *types.Project) (names []string, _ error) {
 }
 
 // rawServices names the services without filling in variables.
-func (o configOptions) rawServices(a *app, ctx context.Context, _ []string) error {
+func (o configOptions) rawServices(ctx context.Context, a *app, _ []string) error {
 	l, err := o.options(a)
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func (o configOptions) rawServices(a *app, ctx context.Context, _ []string) erro
 }
 
 // hashes shows the hash that a container's label has: env files included, so that the two can be compared.
-func (o configOptions) hashes(a *app, ctx context.Context, _ []string) error {
+func (o configOptions) hashes(ctx context.Context, a *app, _ []string) error {
 	l, err := o.options(a)
 	if err != nil {
 		return err
@@ -147,7 +147,7 @@ func (o configOptions) hashes(a *app, ctx context.Context, _ []string) error {
 }
 
 // showVariables lists the variables that the files use.
-func (o configOptions) showVariables(a *app, ctx context.Context, _ []string) error {
+func (o configOptions) showVariables(ctx context.Context, a *app, _ []string) error {
 	o.noInterpolate = true
 	l, err := o.options(a)
 	if err != nil {

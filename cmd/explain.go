@@ -122,7 +122,7 @@ func (a *app) explainServices(ctx context.Context, e *engine.Client, p *types.Pr
 		case a.progressName == "json":
 			_ = writeJSON(a.err, jsonOfWhy(x))
 		default:
-			a.printWhy(a.err, x, false)
+			_ = a.printWhy(a.err, x, false) // talk
 		}
 	}
 }

@@ -26,7 +26,6 @@ type runOptions struct {
 	createOptions
 	noTTY, quiet bool
 	envFiles     []string
-	detachKeys   string
 }
 
 func newRunCommand(a *app) *cobra.Command {

@@ -273,15 +273,3 @@ func (a *app) warn(text string) {
 	}
 	io.WriteString(a.err, a.painter(a.err, false)(yellow, "warning:")+" "+text+"\n")
 }
-
-// lockedWriter lets several goroutines write whole lines.
-type lockedWriter struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (l *lockedWriter) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(b)
-}

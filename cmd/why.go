@@ -60,8 +60,7 @@ func (a *app) runWhy(ctx context.Context, service string, asJSON bool) error {
 	if asJSON {
 		return writeJSON(a.out, jsonOfWhy(x))
 	}
-	a.printWhy(a.out, x, true)
-	return nil
+	return a.printWhy(a.out, x, true)
 }
 
 // why collects what the engine knows of a service and of what it depends on, and explains it.
@@ -104,7 +103,7 @@ func (a *app) why(ctx context.Context, e *engine.Client, name string, p *types.P
 }
 
 // printWhy shows an explanation: the sentence that sums it up, each container, what is waited for, and with next what `up` would do.
-func (a *app) printWhy(w io.Writer, x compose.Explanation, next bool) {
+func (a *app) printWhy(w io.Writer, x compose.Explanation, next bool) error {
 	paint := a.painter(w, false)
 	var b strings.Builder
 	b.WriteString(paint(bold, x.Summary) + "\n")
@@ -128,7 +127,8 @@ func (a *app) printWhy(w io.Writer, x compose.Explanation, next bool) {
 	if next {
 		printNext(&b, x)
 	}
-	io.WriteString(w, b.String())
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 func storyStyle(c compose.ContainerStory) string {
