@@ -58,10 +58,19 @@ func (a *app) startEngine(ctx context.Context) error {
 		return nil
 	}
 	fmt.Fprintln(a.err, "The engine runs already:", s.Paths.Host())
-	if changed, err := s.SettingsChanged(settings); err == nil && changed {
-		fmt.Fprintln(a.err, "Its settings have changed since: `dev engine restart` applies them and keeps containers running.")
-	}
+	a.hintRestart(ctx, s, settings)
 	return nil
+}
+
+// hintRestart says when a restart would change something. It only helps: what it cannot find out it leaves.
+func (a *app) hintRestart(ctx context.Context, s *native.Service, settings native.Settings) {
+	const restart = "`dev engine restart` applies %s and keeps containers running.\n"
+	if changed, err := s.SettingsChanged(settings); err == nil && changed {
+		fmt.Fprintf(a.err, "Its settings have changed since: "+restart, "them")
+	}
+	if outdated, err := s.Outdated(ctx); err == nil && outdated {
+		fmt.Fprintf(a.err, "It is another version than this dev carries: "+restart, "this one")
+	}
 }
 
 // announceStart says what a start waits for when it is something slow; the returned func says that it is done.

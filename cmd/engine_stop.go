@@ -26,15 +26,19 @@ those with a restart policy come back when the engine starts again.`,
 }
 
 func (a *app) stopEngine(ctx context.Context, o native.StopOptions) error {
-	stopped, err := a.service().Stop(ctx, o)
+	s := a.service()
+	stopped, err := s.Stop(ctx, o)
 	if err != nil {
 		return err
 	}
-	if !stopped {
+	if stopped {
+		fmt.Fprintln(a.err, "Engine stopped.")
+	} else {
 		fmt.Fprintln(a.err, "The engine does not run.")
-		return nil
 	}
-	fmt.Fprintln(a.err, "Engine stopped.")
+	if n := s.Orphans(); n > 0 {
+		fmt.Fprintf(a.err, "Containers that keep running without it: %d. `dev engine start` finds them again.\n", n)
+	}
 	return nil
 }
 

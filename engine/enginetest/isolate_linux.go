@@ -105,7 +105,11 @@ func runOuter(hostNetwork bool) (code int, err error) {
 			return 0, err
 		}
 		defer unlock()
+		if err := native.CheckAlone(testPaths()); err != nil { // it would not be seen from inside
+			return 0, err
+		}
 	}
+	sweepBundles()
 	// short, because unix sockets are made below it
 	dir, err := os.MkdirTemp("/tmp", "de-")
 	if err != nil {
@@ -318,6 +322,20 @@ func lockHost() (unlock func(), err error) {
 	return func() { _ = f.Close() }, nil
 }
 
+// sweepBundles removes unpacked bundles that are too old for a test to use.
+func sweepBundles() {
+	entries, err := os.ReadDir(cacheDir())
+	if err != nil {
+		return // there is none yet
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err == nil && e.IsDir() && time.Since(info.ModTime()) > 24*time.Hour {
+			_ = os.RemoveAll(filepath.Join(cacheDir(), e.Name())) // best effort: it is a cache
+		}
+	}
+}
+
 // sweepNetwork removes what a killed engine leaves in the host's network.
 func sweepNetwork() {
 	devices, err := filepath.Glob("/sys/class/net/*/bridge")
@@ -330,8 +348,8 @@ func sweepNetwork() {
 			_ = exec.Command("ip", "link", "delete", name).Run() // best effort
 		}
 	}
-	for _, family := range []string{"ip", "ip6"} {
-		_ = exec.Command("nft", "delete", "table", family, "docker-bridges").Run() // there may be none
+	for _, table := range []string{"ip docker-bridges", "ip6 docker-bridges", "inet dev-forward-guard"} {
+		_ = exec.Command("nft", "delete table "+table).Run() // there may be none
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -203,23 +204,21 @@ func moduleExists(name string) bool {
 
 // enableForwarding does what dockerd does itself only with iptables: packets
 // of containers are forwarded. A host that forwarded nothing before gets a
-// guard, so that it does not become a router for others.
-func enableForwarding(ctx context.Context) error {
+// guard, so that it does not become a router for others; a warning says when
+// there cannot be one.
+func enableForwarding(ctx context.Context) (warnings []string, err error) {
 	changed, err := setSysctl("net/ipv4/ip_forward", "1")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	changed6, err := enableForwarding6()
-	if err != nil {
-		return err
-	}
-	if !changed && !changed6 {
-		return nil
+	if err != nil || !changed && !changed6 {
+		return nil, err
 	}
 	if _, err := tool(ctx, guardRules, "nft", "-f", "-"); err != nil {
-		return fmt.Errorf("guard forwarding: %w", err)
+		return []string{fmt.Sprintf("this machine forwards packets between all its networks now, as no guard could be set: %v", err)}, nil
 	}
-	return nil
+	return nil, nil
 }
 
 // enableForwarding6 keeps what router advertisements gave: a host that
@@ -265,24 +264,25 @@ func setSysctl(name, value string) (changed bool, err error) {
 	return true, nil
 }
 
-// otherEngine finds a dockerd that is not ours in this network namespace: two
-// of them fight over docker0 and the firewall's tables.
-func otherEngine(p Paths) (process, bool) {
+// CheckAlone fails with an *OtherEngineError when a dockerd that is not ours
+// runs in this network namespace: two of them fight over docker0 and the
+// firewall's tables.
+func CheckAlone(p Paths) error {
 	own, err := os.Readlink("/proc/self/ns/net")
 	if err != nil {
-		return process{}, false
+		return fmt.Errorf("look for another engine: %w", err)
 	}
 	all, err := processesUnder("")
 	if err != nil {
-		return process{}, false
+		return err
 	}
 	for _, other := range all {
-		if !strings.HasSuffix(other.exe, "/dockerd") || isComponent(p, other) {
+		if filepath.Base(other.exe) != "dockerd" || isComponent(p, other) {
 			continue
 		}
 		if ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", other.pid)); err == nil && ns == own {
-			return other, true
+			return &OtherEngineError{PID: other.pid, Path: other.exe}
 		}
 	}
-	return process{}, false
+	return nil
 }

@@ -134,16 +134,16 @@ func parseChains(data []byte) ([]baseChain, error) {
 const guardTable = "dev-forward-guard"
 
 // guardRules drops forwarded packets that neither come from nor go to a bridge
-// of the engine.
+// or a pair of virtual devices: the engine's own, and those of other tools for
+// containers and virtual machines. What is left are the host's networks and
+// its VPNs.
 const guardRules = `table inet ` + guardTable + `
 delete table inet ` + guardTable + `
 table inet ` + guardTable + ` {
 	chain forward {
 		type filter hook forward priority filter; policy accept;
-		iifname "docker*" accept
-		iifname "br-*" accept
-		oifname "docker*" accept
-		oifname "br-*" accept
+		meta iifkind { "bridge", "veth" } accept
+		meta oifkind { "bridge", "veth" } accept
 		ct state established,related accept
 		drop
 	}

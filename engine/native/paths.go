@@ -15,7 +15,8 @@ type Paths struct {
 	Root string
 	// Run keeps sockets, locks and generated configuration.
 	Run string
-	// Bundles keeps unpacked bundles; empty is Root/engine.
+	// Bundles keeps unpacked bundles; empty is Root/engine. Another folder may
+	// be shared by several engines: nothing is removed from it.
 	Bundles string
 }
 

@@ -3,11 +3,14 @@
 package native_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -390,7 +393,11 @@ func TestUninstall(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	run(t, c, container.RestartPolicyDisabled)
+	precious := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(precious, []byte("data"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	runWithFolder(t, c, filepath.Dir(precious))
 	if _, err := service.Stop(t.Context(), native.StopOptions{KeepContainers: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -404,6 +411,174 @@ func TestUninstall(t *testing.T) {
 	}
 	if n := programs(t, "containerd-shim-runc-v2"); n != 0 {
 		t.Errorf("%d shims are left", n)
+	}
+	if data, err := os.ReadFile(precious); err != nil || string(data) != "data" {
+		t.Errorf("the user's file: %q, %v", data, err)
+	}
+}
+
+// runWithFolder runs a container with a volume that is a folder of the user's,
+// mounted below the engine's data.
+func runWithFolder(t *testing.T, c *client.Client, dir string) {
+	t.Helper()
+	enginetest.BusyboxImage(t, c, image)
+	_, err := c.VolumeCreate(t.Context(), client.VolumeCreateOptions{
+		Name: "folder", Driver: "local", DriverOpts: map[string]string{"type": "none", "o": "bind", "device": dir},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	created, err := c.ContainerCreate(t.Context(), client.ContainerCreateOptions{
+		Config:     &container.Config{Image: image, Cmd: []string{"sleep", "1000"}},
+		HostConfig: &container.HostConfig{Binds: []string{"folder:/data"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.ContainerStart(t.Context(), created.ID, client.ContainerStartOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ip configures the network of the test's own namespace.
+func ip(t *testing.T, args ...string) {
+	t.Helper()
+	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+		t.Skipf("ip %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+}
+
+// TestPoolsAvoidRoutes: networks keep off what the host routes elsewhere, when
+// the engine starts; a route that comes later is a problem that status names.
+func TestPoolsAvoidRoutes(t *testing.T) {
+	e := enginetest.Start(t)
+	c := e.Client(t)
+	subnet := func(name string) netip.Prefix {
+		got, err := c.NetworkInspect(t.Context(), name, client.NetworkInspectOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Network.IPAM.Config[0].Subnet
+	}
+	create := func(name string) {
+		if _, err := c.NetworkCreate(t.Context(), name, client.NetworkCreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _, _ = c.NetworkRemove(context.Background(), name, client.NetworkRemoveOptions{}) })
+	}
+	create("before")
+	kept := subnet("before")
+	ip(t, "link", "add", "vpn0", "type", "bridge")
+	t.Cleanup(func() { _ = exec.Command("ip", "link", "delete", "vpn0").Run() })
+	ip(t, "link", "set", "vpn0", "up")
+	ip(t, "route", "add", "172.18.0.0/15", "dev", "vpn0")
+	ip(t, "route", "add", "172.20.0.0/14", "dev", "vpn0")
+
+	st := status(t, e)
+	if problems := strings.Join(st.Problems, "\n"); !strings.Contains(problems, `network "before" (`+kept.String()+`) overlaps the host's route`) {
+		t.Errorf("problems = %q", problems)
+	}
+	stop(t, e, native.StopOptions{KeepContainers: true})
+	start(t, e)
+	create("after")
+	if got := subnet("after"); netip.MustParsePrefix("172.18.0.0/15").Overlaps(got) || netip.MustParsePrefix("172.20.0.0/14").Overlaps(got) {
+		t.Errorf("a network got %s, which is routed elsewhere", got)
+	}
+	if got := subnet("before"); got != kept {
+		t.Errorf("the network that was there has %s now, had %s", got, kept)
+	}
+}
+
+// TestIPv6Network: containers can have IPv6, whatever the host's settings were.
+func TestIPv6Network(t *testing.T) {
+	e := enginetest.Start(t)
+	c := e.Client(t)
+	if _, err := os.Stat("/proc/sys/net/ipv6"); err != nil {
+		t.Skip("the kernel has no IPv6")
+	}
+	yes := true
+	if _, err := c.NetworkCreate(t.Context(), "six", client.NetworkCreateOptions{EnableIPv6: &yes}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = c.NetworkRemove(context.Background(), "six", client.NetworkRemoveOptions{}) })
+	enginetest.BusyboxImage(t, c, image)
+	created, err := c.ContainerCreate(t.Context(), client.ContainerCreateOptions{
+		Config: &container.Config{Image: image, Cmd: []string{"sleep", "1000"}}, HostConfig: &container.HostConfig{NetworkMode: "six"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_, _ = c.ContainerRemove(context.Background(), created.ID, client.ContainerRemoveOptions{Force: true})
+	})
+	if _, err := c.ContainerStart(t.Context(), created.ID, client.ContainerStartOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.ContainerInspect(t.Context(), created.ID, client.ContainerInspectOptions{})
+	if err != nil || !got.Container.NetworkSettings.Networks["six"].GlobalIPv6Address.IsValid() {
+		t.Errorf("the container has no IPv6 address (%v)", err)
+	}
+}
+
+// TestForwardingGuard: a host that forwarded nothing does not become a router
+// because containers need forwarding.
+func TestForwardingGuard(t *testing.T) {
+	enginetest.Start(t)
+	if data, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward"); err != nil || strings.TrimSpace(string(data)) != "1" {
+		t.Fatalf("ip_forward = %q, %v", data, err)
+	}
+	out, err := exec.Command("nft", "list", "table", "inet", "dev-forward-guard").CombinedOutput()
+	if err != nil {
+		t.Skipf("nft: %v: %s", err, out) // iptables is in use, whose forward chain dockerd makes drop
+	}
+	for _, want := range []string{"iifkind", "oifkind", "bridge", "veth", "drop"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the guard lacks %q:\n%s", want, out)
+		}
+	}
+}
+
+// TestFollowLogs sees a line that is written later.
+func TestFollowLogs(t *testing.T) {
+	e := enginetest.Start(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	r, w := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		err := e.Service.Logs(ctx, w, native.LogOptions{Component: "supervisor", Tail: 0, Follow: true})
+		_ = w.Close()
+		ended <- err
+	}()
+	f, err := os.OpenFile(filepath.Join(e.Paths.LogDir(), "supervisor.log"), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(r)
+	got := make(chan string, 100)
+	go func() {
+		defer close(got)
+		for lines.Scan() {
+			got <- lines.Text()
+		}
+	}()
+	eventually(t, "the line is shown", func() bool { // written again until the watch stands
+		if _, err := f.WriteString("a line for the test\n"); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case line := <-got:
+			return line == "a line for the test"
+		default:
+			return false
+		}
+	})
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Logs = %v", err)
+	}
+	for range got { // until the reader has ended
 	}
 }
 

@@ -135,8 +135,10 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 	s.setStage(StageReady)
 	sdNotify(s.Log, s.Notify, "READY=1")
 	s.Log.Info("engine is ready", "version", s.report.Version)
-	if err := removeOld(ctx, s.Paths.bundles(), s.inst.dir); err != nil {
-		s.Log.Warn("old engine not removed", "error", err)
+	if s.Paths.Bundles == "" { // a shared folder is somebody else's to clean
+		if err := removeOld(ctx, s.Paths.bundles(), s.inst.dir); err != nil {
+			s.Log.Warn("old engine not removed", "error", err)
+		}
 	}
 	request := s.await(ctx)
 	defer close(request.done)
@@ -174,8 +176,8 @@ func (s *supervisor) start(ctx context.Context) (err error) {
 	if err := checkKernel(); err != nil {
 		return err
 	}
-	if other, ok := otherEngine(s.Paths); ok {
-		return &OtherEngineError{PID: other.pid, Path: other.exe}
+	if err := CheckAlone(s.Paths); err != nil {
+		return err
 	}
 	if err := writeTrust(s.Paths.trust(), s.settings.CACertificates); err != nil {
 		return err
@@ -243,10 +245,13 @@ func (s *supervisor) observeHost(ctx context.Context) (host, []string, error) {
 	if h.firewall, err = chooseFirewall(s.settings.Firewall, facts); err != nil {
 		return h, nil, err
 	}
+	warnings := facts.warnings(h.firewall)
 	if h.firewall == FirewallNftables {
-		if err := enableForwarding(ctx); err != nil {
+		more, err := enableForwarding(ctx)
+		if err != nil {
 			return h, nil, err
 		}
+		warnings = append(warnings, more...)
 	}
 	if h.group, err = socketGroup(s.settings); err != nil {
 		return h, nil, err
@@ -260,7 +265,7 @@ func (s *supervisor) observeHost(ctx context.Context) (host, []string, error) {
 			return h, nil, err
 		}
 	}
-	return h, facts.warnings(h.firewall), nil
+	return h, warnings, nil
 }
 
 // containerd is the program that holds images and runs containers' shims.

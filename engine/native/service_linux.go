@@ -260,3 +260,14 @@ func (l *notifyListener) close() {
 	_ = l.conn.Close()
 	_ = os.Remove(name)
 }
+
+// Outdated says that the engine that runs was unpacked from another bundle than
+// the one that a start would use.
+func (s *Service) Outdated(ctx context.Context) (bool, error) {
+	_, report := s.observe(ctx)
+	if report == nil || report.Dir == "" {
+		return false, nil
+	}
+	m, err := s.Source.Manifest()
+	return err == nil && filepath.Base(report.Dir) != m.ID(), err
+}

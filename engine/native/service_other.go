@@ -42,6 +42,9 @@ func (s *Service) Logs(context.Context, io.Writer, LogOptions) error { return un
 // Uninstall fails: the engine runs natively only on Linux.
 func (s *Service) Uninstall(context.Context, UninstallOptions) error { return unsupported() }
 
+// Outdated says that the engine that runs is of another bundle.
+func (s *Service) Outdated(context.Context) (bool, error) { return false, unsupported() }
+
 // Orphans is the number of containers that run although the engine does not.
 func (s *Service) Orphans() int { return 0 }
 

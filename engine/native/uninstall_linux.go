@@ -52,7 +52,10 @@ func (s *Service) Uninstall(ctx context.Context, o UninstallOptions) error {
 // removeFiles removes programs, logs and run files, and with data everything.
 func (s *Service) removeFiles(settings Settings, data bool) error {
 	p := s.Paths
-	dirs := []string{p.bundles(), p.LogDir(), p.settings(), p.Run}
+	dirs := []string{p.LogDir(), p.settings(), p.Run}
+	if p.Bundles == "" { // a shared folder is somebody else's to remove
+		dirs = append(dirs, p.bundles())
+	}
 	if data {
 		dirs = append(dirs, cmp.Or(settings.dataRoot("docker"), p.dockerData()), cmp.Or(settings.dataRoot("containerd"), p.containerdData()))
 	}

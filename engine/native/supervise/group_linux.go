@@ -92,7 +92,7 @@ func (g *Group) States() []State {
 }
 
 // WaitReady waits until all programs are ready. It fails with an *ExitedError
-// as soon as one ends before that, and with ctx's error.
+// as soon as one ends before that, and with a *NotReadyError when ctx ends.
 func (g *Group) WaitReady(ctx context.Context) error {
 	for {
 		changed := g.Changed()
@@ -111,9 +111,21 @@ func (g *Group) WaitReady(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return g.notReady(context.Cause(ctx))
 		}
 	}
+}
+
+// notReady says who is not ready, and what they said last.
+func (g *Group) notReady(cause error) error {
+	e := &NotReadyError{Err: cause}
+	for _, c := range g.components {
+		if c.State().Phase != Running {
+			e.Names = append(e.Names, c.program.Name)
+			e.Log = append(e.Log, c.program.Log.Tail(exitLines, 0)...)
+		}
+	}
+	return e
 }
 
 // component finds one by name.

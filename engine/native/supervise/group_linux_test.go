@@ -156,11 +156,21 @@ func TestExitBeforeReady(t *testing.T) {
 }
 
 func TestNeverReady(t *testing.T) {
-	g := supervise(t, program(t, "a", ""))
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, errors.New("too slow"))
-	defer cancel()
-	if err := g.WaitReady(ctx); err == nil || err.Error() != "too slow" {
-		t.Errorf("WaitReady = %v", err)
+	g := supervise(t, program(t, "a", "ready"), program(t, "b", "say"))
+	await(t, g, 0, "a is ready", func(s State) bool { return s.Phase == Running })
+	for len(g.components[1].program.Log.Tail(2, 0)) < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	cause := errors.New("too slow")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	err := g.WaitReady(ctx)
+	var late *NotReadyError
+	if !errors.As(err, &late) || !errors.Is(err, cause) || err.Error() != "b not ready: too slow" {
+		t.Fatalf("WaitReady = %v", err)
+	}
+	if got := strings.Join(late.Lines(), "|"); got != "some output|an error" {
+		t.Errorf("lines = %q", got)
 	}
 }
 

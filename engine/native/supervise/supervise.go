@@ -13,6 +13,8 @@
 package supervise
 
 import (
+	"fmt"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -82,6 +84,23 @@ func (e *ExitedError) Unwrap() error { return e.Exit.Err }
 
 // Lines are the last lines that the program wrote.
 func (e *ExitedError) Lines() []string { return e.Exit.Log }
+
+// NotReadyError says that programs run but did not become ready in time.
+type NotReadyError struct {
+	Names []string
+	// Log are the last lines that they wrote.
+	Log []string
+	Err error
+}
+
+func (e *NotReadyError) Error() string {
+	return fmt.Sprintf("%s not ready: %v", strings.Join(e.Names, " and "), e.Err)
+}
+
+func (e *NotReadyError) Unwrap() error { return e.Err }
+
+// Lines are the last lines that the programs wrote.
+func (e *NotReadyError) Lines() []string { return e.Log }
 
 // Delays before a restart: doubling from the first to the longest, from the
 // beginning again after a process that lived long enough to be called healthy.
