@@ -68,7 +68,7 @@ func connectReason(host string, err error) (reason, hint string) {
 	case errors.As(err, &netErr) && netErr.Timeout():
 		return "no answer in time", "check that the host is up and reachable: dev engine status"
 	case scheme == "ssh":
-		return strings.TrimSpace(err.Error()), "check that ssh works without a question: ssh " + path + " docker version"
+		return sshWords(err), sshHint(path)
 	}
 	return plainWords(err), "see which engine is used: dev engine status"
 }
@@ -84,6 +84,19 @@ func plainWords(err error) string {
 	}
 }
 
+// sshWords is what ssh said, of the much that is said around it.
+func sshWords(err error) string {
+	_, words, ok := strings.Cut(err.Error(), "stderr=")
+	if words = strings.TrimSpace(words); !ok || words == "" {
+		return plainWords(err)
+	}
+	return "ssh: " + words
+}
+
+func sshHint(destination string) string {
+	return "check that this works without a question: ssh " + destination + " docker version"
+}
+
 // wantsTLS is what an HTTPS server of Go's answers to plain HTTP.
 const wantsTLS = "HTTP request to an HTTPS server"
 
@@ -95,7 +108,10 @@ func (c *Client) connectionFailed(err error) error {
 	var invalid x509.CertificateInvalidError
 	var record tls.RecordHeaderError
 	text := err.Error()
+	destination, overSSH := strings.CutPrefix(c.host, "ssh://")
 	switch {
+	case overSSH:
+		e.Reason, e.hint = sshWords(err), sshHint(destination)
 	case errors.As(err, &unknownCA), errors.As(err, &hostname), errors.As(err, &invalid):
 		e.Reason, e.hint = "its certificate is not trusted: "+plainWords(err), "check the certificates in DOCKER_CERT_PATH, or make new ones"
 	case errors.As(err, &record), strings.Contains(text, "server gave HTTP response to HTTPS client"):

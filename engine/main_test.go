@@ -13,6 +13,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	actAsSSH()
 	enginetest.Isolate()
 	logrus.SetOutput(io.Discard) // the registry's in tests
 	// The real engine's supervisor is waited for as long as the test binary lives; a registry never ends its events.
