@@ -48,7 +48,7 @@ func TestVMBoots(t *testing.T) {
 			if err := control.Call(context.Background(), proto.MethodMemory, proto.MemoryRequest{DropCaches: true}, &memory); err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("memory used at idle: %d MiB", (memory.Total-memory.Available)>>20)
+			t.Logf("not available at idle: %d MiB\n%s", (memory.Total-memory.Available)>>20, m.sh("free -m; ps -o rss,vsz,args; cat /proc/meminfo"))
 			m.powerOff()
 		})
 	}

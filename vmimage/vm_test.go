@@ -146,7 +146,7 @@ func (m *vm) seed() {
 	}
 	s := proto.Seed{
 		Hostname: "testvm", HostKey: string(pem.EncodeToMemory(block)), AuthorizedKeys: []string{string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(pub)))},
-		Time: time.Now(), Entropy: []byte("0123456789abcdef"),
+		Time: time.Now(), Entropy: []byte("0123456789abcdef"), DataDisk: true,
 	}
 	if m.edit != nil {
 		m.edit(&s)

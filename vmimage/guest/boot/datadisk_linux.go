@@ -72,8 +72,11 @@ func readSeed(disks []disk) (*proto.Seed, error) {
 
 // mountData finds, checks and mounts the data disk at /var. Without one, or with one that is refused, /var is in memory: the agent works, and an error
 // says why the engine must not start.
-func mountData(ctx context.Context, disks []disk, run runner, r *record) error {
+func mountData(ctx context.Context, disks []disk, expected bool, run runner, r *record) error {
 	name, action, err := chooseData(disks)
+	if action == dataNone && expected {
+		err = errors.New("find the data disk: there is none among the machine's disks: attach it and start the machine again")
+	}
 	device := "/dev/" + name
 	if err == nil {
 		switch action {
@@ -100,26 +103,46 @@ func mountData(ctx context.Context, disks []disk, run runner, r *record) error {
 	return errors.Join(err, dataFolders())
 }
 
-// format makes the file system of a blank disk. The mark makes a format that is cut off start over.
+// format makes the file system of a blank disk. The mark makes a format that is cut off start over. The block size is fixed so that the first spare
+// superblock is where probe looks for it.
 func format(ctx context.Context, device string, run runner) error {
-	if err := mark(device, formattingMark); err != nil {
+	if err := setMark(device); err != nil {
 		return fmt.Errorf("format data disk: %w", err)
 	}
-	out, exit, err := run(ctx, "mkfs.ext4", "-q", "-F", "-L", dataLabel, "-m", "1", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", device)
-	if err != nil || exit != 0 {
-		return fmt.Errorf("format data disk %q: exit code %d: %s: %w", device, exit, strings.TrimSpace(out), errors.Join(err))
+	out, exit, err := run(ctx, "mkfs.ext4", "-q", "-F", "-b", "4096", "-L", dataLabel, "-m", "1", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", device)
+	if err != nil {
+		return fmt.Errorf("format data disk %q: %w", device, err)
 	}
-	return mark(device, strings.Repeat("\x00", len(formattingMark)))
+	if exit != 0 {
+		return fmt.Errorf("format data disk %q: exit code %d: %s", device, exit, strings.TrimSpace(out))
+	}
+	if err := clearMark(device); err != nil {
+		return fmt.Errorf("format data disk: %w", err)
+	}
+	return nil
 }
 
-func mark(device, text string) error {
+// setMark notes on the disk that formatting has begun.
+func setMark(device string) error {
 	f, err := os.OpenFile(device, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteAt([]byte(text), formattingAt)
+	_, err = f.WriteAt([]byte(formattingMark), formattingAt)
 	if errors.Is(err, unix.ENOSPC) {
 		err = nil // a disk of less than 128 MiB has no such place, and formats in no time
+	}
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// clearMark takes the note back, unless formatting has written something else there.
+func clearMark(device string) error {
+	f, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	if hasFormattingMark(f) {
+		_, err = f.WriteAt(make([]byte, len(formattingMark)), formattingAt)
 	}
 	return errors.Join(err, f.Sync(), f.Close())
 }

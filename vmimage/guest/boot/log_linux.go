@@ -25,6 +25,7 @@ type record struct {
 	console io.Writer
 	lines   strings.Builder
 	status  proto.Status
+	file    string // where the lines go once there is a place
 	// ready: /run is there to keep the status in.
 	ready bool
 }
@@ -43,7 +44,9 @@ func (r *record) line(format string, args ...any) {
 	defer r.mu.Unlock()
 	s := fmt.Sprintf("[%9.3f] dev: %s\n", uptime(), fmt.Sprintf(format, args...))
 	_, _ = io.WriteString(r.console, s) // a machine without a console boots all the same
-	if r.lines.Len() < 1<<20 {
+	if r.file != "" {
+		appendLog(r.file, s)
+	} else {
 		r.lines.WriteString(s)
 	}
 }
@@ -94,9 +97,20 @@ func (r *record) persist() {
 	r.change(func(*proto.Status) {})
 }
 
-// flushLog writes the boot's lines to a file.
-func (r *record) flushLog(name string) {
+// keepLog writes the boot's lines so far to a file, and those to come.
+func (r *record) keepLog(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_ = os.WriteFile(name, []byte(r.lines.String()), 0o644) // the console has them too
+	r.file = name
+}
+
+// appendLog adds a line to the file; it is closed each time, so that the data disk can be unmounted.
+func appendLog(name, line string) {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return
+	}
+	_, _ = f.WriteString(line) // the console has it too
+	f.Close()
 }

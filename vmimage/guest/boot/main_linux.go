@@ -88,14 +88,7 @@ func (m *machine) bring(ctx context.Context) {
 		m.index = &Index{}
 	}
 	_ = m.index.load("ext4", "virtio_net", "hv_netvsc", "hv_utils", "virtio_rng", "af_packet", "evdev", "virtio_balloon", "virtio_console") // no such device: no loss
-	disks := listDisks()
-	if m.seed, err = readSeed(disks); err != nil {
-		m.record.problem("%v", err)
-	}
-	if m.seed == nil {
-		m.record.warn("there is no seed disk: nobody can log in")
-		m.seed = &proto.Seed{}
-	}
+	disks := m.awaitDisks()
 	m.identity()
 	m.record.stage("identity")
 	var wg sync.WaitGroup
@@ -104,7 +97,43 @@ func (m *machine) bring(ctx context.Context) {
 	wg.Go(func() { defer m.logPanic(); m.prepare() })
 	wg.Wait()
 	m.late(ctx)
-	m.record.flushLog("/var/log/dev/boot.log")
+	m.record.keepLog("/var/log/dev/boot.log")
+}
+
+// Deadlines for disks that appear late, as those on SCSI buses do.
+const (
+	seedWait = 5 * time.Second
+	dataWait = 30 * time.Second
+)
+
+// awaitDisks lists the disks once the seed is among them, and the data disk where the seed says that there is one.
+func (m *machine) awaitDisks() []disk {
+	events, err := listenUevents()
+	if err != nil {
+		m.record.problem("%v", err)
+		return listDisks()
+	}
+	defer unix.Close(events)
+	began := time.Now()
+	for ; ; awaitUevent(events) {
+		disks := listDisks()
+		if m.seed == nil {
+			if m.seed, err = readSeed(disks); err != nil {
+				m.record.problem("%v", err)
+				m.seed = &proto.Seed{}
+			}
+		}
+		if m.seed == nil && time.Since(began) < seedWait {
+			continue
+		}
+		if m.seed == nil {
+			m.record.warn("there is no seed disk: nobody can log in")
+			m.seed = &proto.Seed{}
+		}
+		if _, action, _ := chooseData(disks); action != dataNone || !m.seed.DataDisk || time.Since(began) > dataWait {
+			return disks
+		}
+	}
 }
 
 // identity gives the machine its name, clock, keys and trust.
@@ -180,7 +209,7 @@ func (m *machine) network(ctx context.Context) {
 
 // data mounts the data disk and starts the engine on it.
 func (m *machine) data(ctx context.Context, disks []disk) {
-	err := mountData(ctx, disks, m.table.command, m.record)
+	err := mountData(ctx, disks, m.seed.DataDisk, m.table.command, m.record)
 	if err != nil {
 		m.record.problem("%v", err)
 		m.record.line("the engine is not started: its data is not there")

@@ -36,6 +36,9 @@ type Seed struct {
 	Proxy map[string]string `json:"proxy,omitempty"`
 	// Certificates are further certificate authorities in PEM.
 	Certificates string `json:"certificates,omitempty"`
+	// DataDisk says that the machine has a data disk: it is waited for, and without it the engine is not started. Otherwise a machine without one keeps
+	// its data in memory.
+	DataDisk bool `json:"data_disk,omitempty"`
 	// SwapMiB is the size of a swap file on the data disk, ZramMiB of compressed swap in memory; 0 for none.
 	SwapMiB int `json:"swap_mib,omitempty"`
 	ZramMiB int `json:"zram_mib,omitempty"`
