@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/gofrs/flock"
 )
 
 // outputs are the files a build leaves.
@@ -26,25 +28,37 @@ func outputsIn(dir, arch string) outputs {
 	return outputs{Archive: base + ".tar.zst", Manifest: base + ".json", Inputs: base + ".inputs"}
 }
 
-// build makes the bundle for t from the module in dir, unless it is there.
+// build makes the bundle for t from the module in dir, unless it is there. Of
+// several builds into the same folder one works, and the others find its result.
 func build(ctx context.Context, t target, dir, outDir string, progress io.Writer) error {
 	out := outputsIn(outDir, t.Arch)
 	in, err := inputs(ctx, dir, t)
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(outDir, 0o755); err != nil {
+		return err
+	}
+	work := filepath.Join(outDir, ".engine-"+t.Arch)
+	lock := flock.New(work + ".lock")
+	if _, err := lock.TryLockContext(ctx, 250*time.Millisecond); err != nil {
+		return fmt.Errorf("wait for another build of the engine: %w", err)
+	}
+	defer lock.Unlock()
 	if upToDate(out, in) {
 		fmt.Fprintf(progress, "engine linux/%s: up to date\n", t.Arch)
 		return nil
 	}
-	if err := os.MkdirAll(outDir, 0o755); err != nil {
+	// What a killed build has left goes first.
+	if err := os.RemoveAll(work); err != nil {
 		return err
 	}
-	root, err := os.MkdirTemp(outDir, ".engine-"+t.Arch+"-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(root)
+	defer os.RemoveAll(work)
+	return buildIn(ctx, work, t, dir, out, in, progress)
+}
+
+// buildIn does the work of build in the folder root.
+func buildIn(ctx context.Context, root string, t target, dir string, out outputs, in string, progress io.Writer) error {
 	p, err := readPins(ctx, dir)
 	if err != nil {
 		return err
