@@ -5,7 +5,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -19,8 +18,11 @@ import (
 	"github.com/seed71221737/dev/compose"
 )
 
-// imageID matches what may be an image's ID, whole or shortened, rather than a name.
-var imageID = regexp.MustCompile(`^(sha256:)?[0-9a-f]{4,64}$`)
+// mayBeID reports whether a reference may be an image's ID, whole or shortened, rather than a name.
+func mayBeID(ref string) bool {
+	hex := strings.TrimPrefix(ref, "sha256:")
+	return len(hex) >= 4 && len(hex) <= 64 && strings.Trim(hex, "0123456789abcdef") == ""
+}
 
 // wanted is one image as a project names it.
 type wanted struct {
@@ -101,7 +103,7 @@ func listImages(ctx context.Context, api *client.Client, refs []string) (map[str
 			out[w.text] = newImage(&list.Items[i])
 			continue
 		}
-		if !imageID.MatchString(w.text) {
+		if !mayBeID(w.text) {
 			continue
 		}
 		if found, err := inspectImage(ctx, api, w.text); err == nil {

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
@@ -45,15 +46,18 @@ func (e *PortError) Hint() string { return e.hint }
 // Unwrap returns the engine's own error.
 func (e *PortError) Unwrap() error { return e.err }
 
-// The engine's words on a port that is taken, by an allocation of its own or by another process.
-var portConflicts = []*regexp.Regexp{
-	regexp.MustCompile(`[Bb]ind for (\S+):(\d+) failed: port is already allocated`),
-	regexp.MustCompile(`failed to bind host port (?:for )?(\S+?):(\d+)(?::\S+)?/(tcp|udp|sctp): .*(?:already in use|already allocated)`),
-	regexp.MustCompile(`listen (?:tcp|udp|sctp)[46]? (\S+):(\d+): bind: address already in use`),
-	regexp.MustCompile(`ports are not available: exposing port (?:TCP|UDP) (\S+):(\d+)`),
-}
+// portConflicts are the engine's words on a port that is taken, by an allocation of its own or by another process. Like all patterns here
+// they are compiled at first use: few runs meet a conflict, and every run would pay.
+var portConflicts = sync.OnceValue(func() []*regexp.Regexp {
+	return []*regexp.Regexp{
+		regexp.MustCompile(`[Bb]ind for (\S+):(\d+) failed: port is already allocated`),
+		regexp.MustCompile(`failed to bind host port (?:for )?(\S+?):(\d+)(?::\S+)?/(tcp|udp|sctp): .*(?:already in use|already allocated)`),
+		regexp.MustCompile(`listen (?:tcp|udp|sctp)[46]? (\S+):(\d+): bind: address already in use`),
+		regexp.MustCompile(`ports are not available: exposing port (?:TCP|UDP) (\S+):(\d+)`),
+	}
+})
 
-var protocolWord = regexp.MustCompile(`(?i)\b(tcp|udp|sctp)[46]?\b`)
+var protocolWord = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?i)\b(tcp|udp|sctp)[46]?\b`) })
 
 // findPortConflict reads a port conflict from the engine's error; nil if it is none.
 func findPortConflict(err error) *PortError {
@@ -61,7 +65,7 @@ func findPortConflict(err error) *PortError {
 		return nil
 	}
 	text := err.Error()
-	for _, re := range portConflicts {
+	for _, re := range portConflicts() {
 		m := re.FindStringSubmatch(text)
 		if m == nil {
 			continue
@@ -74,7 +78,7 @@ func findPortConflict(err error) *PortError {
 		e.Address, _ = netip.ParseAddr(strings.Trim(m[1], "[]"))
 		if len(m) > 3 {
 			e.Protocol = m[3]
-		} else if p := protocolWord.FindStringSubmatch(m[0]); p != nil {
+		} else if p := protocolWord().FindStringSubmatch(m[0]); p != nil {
 			e.Protocol = strings.ToLower(p[1])
 		}
 		return e

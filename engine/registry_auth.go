@@ -72,11 +72,13 @@ func (r *registries) look(host string) (Credentials, error) {
 }
 
 // helperNotFound finds the name of the credential helper that could not be run. The library keeps no more of the cause than its text.
-var helperNotFound = regexp.MustCompile(`"(docker-credential-[^"]*)": executable file not found`)
+var helperNotFound = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`"(docker-credential-[^"]*)": executable file not found`)
+})
 
 // helperError says which credential helper failed, and what to do.
 func helperError(host string, file *configfile.ConfigFile, err error) error {
-	if m := helperNotFound.FindStringSubmatch(err.Error()); m != nil {
+	if m := helperNotFound().FindStringSubmatch(err.Error()); m != nil {
 		err := fmt.Errorf("credential helper %q, which %s names, is not installed: %s is asked without credentials", m[1], file.Filename, host)
 		return withHint(err, "install %s, or remove credsStore and credHelpers from %s and log in again", m[1], file.Filename)
 	}
