@@ -17,7 +17,6 @@ import (
 	"os"
 	"sync"
 
-	"github.com/docker/cli/cli/config/types"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/auth/authprovider"
@@ -59,7 +58,8 @@ func (b *builder) Build(ctx context.Context, spec compose.BuildSpec, progress fu
 			return compose.Result{}, err
 		}
 	}
-	opt, err := b.solveOpt(req, spec)
+	creds := &credentials{backend: b.backend}
+	opt, err := solveOpt(req, spec, creds)
 	if err != nil {
 		return compose.Result{}, err
 	}
@@ -77,9 +77,9 @@ func (b *builder) Build(ctx context.Context, spec compose.BuildSpec, progress fu
 		if ctx.Err() != nil {
 			return compose.Result{}, context.Cause(ctx)
 		}
-		return compose.Result{}, &Error{Service: spec.Service, Err: err}
+		return compose.Result{}, &Error{Service: spec.Service, Err: err, warnings: creds.warnings()}
 	}
-	return compose.Result{ID: response.ExporterResponse["containerimage.digest"]}, nil
+	return compose.Result{ID: response.ExporterResponse["containerimage.digest"], Warnings: creds.warnings()}, nil
 }
 
 // Close implements [engine.Builder].
@@ -118,7 +118,7 @@ func (b *builder) connect(ctx context.Context) (*client.Client, error) {
 }
 
 // solveOpt opens what the request names: folders, inline files, agents.
-func (b *builder) solveOpt(req *request, spec compose.BuildSpec) (*client.SolveOpt, error) {
+func solveOpt(req *request, spec compose.BuildSpec, creds *credentials) (*client.SolveOpt, error) {
 	opt := &client.SolveOpt{
 		Frontend:            req.Frontend,
 		FrontendAttrs:       req.Attrs,
@@ -142,14 +142,14 @@ func (b *builder) solveOpt(req *request, spec compose.BuildSpec) (*client.SolveO
 		opt.LocalMounts[dockerfileMount] = fs
 	}
 	var err error
-	opt.Session, err = b.attachables(req, spec)
+	opt.Session, err = attachables(req, spec, creds)
 	return opt, err
 }
 
 // attachables are the services that BuildKit may call back for.
-func (b *builder) attachables(req *request, spec compose.BuildSpec) ([]session.Attachable, error) {
+func attachables(req *request, spec compose.BuildSpec, creds *credentials) ([]session.Attachable, error) {
 	all := []session.Attachable{
-		authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{AuthConfigProvider: b.credentials}),
+		authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{AuthConfigProvider: creds.get}),
 		secretsprovider.NewSecretProvider(secretStore(spec.Secrets)),
 	}
 	if len(req.Agents) > 0 {
@@ -168,21 +168,6 @@ func (b *builder) attachables(req *request, spec compose.BuildSpec) ([]session.A
 		all = append(all, p)
 	}
 	return all, nil
-}
-
-// credentials serves BuildKit's authentication from the user's docker configuration.
-func (b *builder) credentials(_ context.Context, host string, _ []string, _ authprovider.ExpireCachedAuthCheck) (types.AuthConfig, error) {
-	if host == authprovider.DockerHubRegistryHost {
-		host = authprovider.DockerHubConfigfileKey
-	}
-	c, err := b.backend.RegistryAuth(host)
-	if err != nil {
-		return types.AuthConfig{}, err
-	}
-	return types.AuthConfig{
-		Username: c.Username, Password: c.Password, Auth: c.Auth, ServerAddress: c.ServerAddress,
-		IdentityToken: c.IdentityToken, RegistryToken: c.RegistryToken,
-	}, nil
 }
 
 func cacheOptions(entries []cacheEntry) []client.CacheOptionsEntry {

@@ -4,7 +4,9 @@ package build
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/moby/buildkit/solver/errdefs"
 )
@@ -13,17 +15,25 @@ import (
 type Error struct {
 	Service string
 	Err     error
+	// warnings are what was wrong on the way, and may be the cause.
+	warnings []string
 }
+
+// transport is what the way to BuildKit puts before its words.
+var transport = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`failed to solve: |rpc error: code = \w+ desc = `) })
 
 func (e *Error) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "build of service %q failed: %v", e.Service, e.Err)
+	fmt.Fprintf(&b, "build of service %q failed: %s", e.Service, transport().ReplaceAllString(e.Err.Error(), ""))
 	for _, source := range errdefs.Sources(e.Err) {
 		b.WriteString("\n")
 		_ = source.Print(&b) // writes to memory
 	}
 	return strings.TrimRight(b.String(), "\n")
 }
+
+// Hint tells what was wrong with the registry credentials, if something was.
+func (e *Error) Hint() string { return strings.Join(e.warnings, "; ") }
 
 // Unwrap returns BuildKit's error.
 func (e *Error) Unwrap() error { return e.Err }

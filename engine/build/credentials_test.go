@@ -1,0 +1,51 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package build
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/moby/buildkit/session/auth/authprovider"
+
+	"github.com/seed71221737/dev/engine"
+)
+
+// brokenHelper is a backend whose credential helper is missing; the configuration has something all the same.
+type brokenHelper struct{ asked []string }
+
+func (b *brokenHelper) DialHijack(context.Context, string, string, map[string][]string) (net.Conn, error) {
+	return nil, errors.New("not connected")
+}
+
+func (b *brokenHelper) RegistryAuth(host string) (engine.Credentials, error) {
+	b.asked = append(b.asked, host)
+	return engine.Credentials{Username: "me"}, errors.New("credential helper is not installed")
+}
+
+func TestCredentialsWithAMissingHelper(t *testing.T) {
+	b := &brokenHelper{}
+	c := &credentials{backend: b}
+	for _, host := range []string{authprovider.DockerHubRegistryHost, "r.test:5000"} {
+		got, err := c.get(t.Context(), host, nil, nil)
+		if err != nil || got.Username != "me" {
+			t.Errorf("%s: got %+v, %v", host, got, err)
+		}
+	}
+	if strings.Join(b.asked, " ") != "docker.io r.test:5000" {
+		t.Errorf("asked for %q", b.asked)
+	}
+	if w := c.warnings(); len(w) != 1 {
+		t.Errorf("warnings %q", w)
+	}
+}
+
+func TestErrorLeavesTheTransportOut(t *testing.T) {
+	e := &Error{Service: "web", Err: errors.New("failed to solve: rpc error: code = Unknown desc = process did not complete"), warnings: []string{"no helper"}}
+	if e.Error() != `build of service "web" failed: process did not complete` || e.Hint() != "no helper" {
+		t.Errorf("got %v, hint %q", e, e.Hint())
+	}
+}
