@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -75,7 +74,7 @@ func (a *app) showEvent(ev engine.Event, asJSON bool) error {
 		pairs = append(pairs, k+"="+attributes[k])
 	}
 	_, err := fmt.Fprintf(a.out, "%s %s %s %s (%s)\n",
-		ev.Time.Format(time.RFC3339Nano), ev.Type, ev.Action, ev.ID, strings.Join(pairs, ", "))
+		ev.Time.Local().Format("2006-01-02 15:04:05.000000"), ev.Type, ev.Action, ev.ID, strings.Join(pairs, ", "))
 	return err
 }
 

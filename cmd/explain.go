@@ -72,6 +72,9 @@ func (a *app) explainFailure(ctx context.Context, e *engine.Client, p *types.Pro
 		a.explainServices(context.WithoutCancel(ctx), e, p, f.stopped)
 		return exitStatus(exitError)
 	case len(f.failed) == 0:
+		if ctx.Err() != nil && len(f.done) > 0 {
+			a.say("Interrupted. What was done stays.")
+		}
 		return err
 	}
 	for _, x := range f.failed {

@@ -4,10 +4,12 @@ package cmd
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -118,3 +120,39 @@ services:
     depends_on: [web]
 volumes: {data: {}}
 `
+
+// TestRunPassesSignalsOn sends a signal to a `run` without a terminal: it is the command's, whose exit code counts.
+func TestRunPassesSignalsOn(t *testing.T) {
+	p := newProject(t, "signals", `
+services:
+  web: {image: "busybox:test"}
+`)
+	c := p.command("run", "--rm", "-T", "web", "sh", "-c", `trap "echo got it; exit 42" TERM; echo ready; while true; do sleep 0.1; done`)
+	out := &readyWriter{ready: make(chan struct{})}
+	c.Stdout = out
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-out.ready
+	if err := c.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	err := c.Wait()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 42 || !strings.Contains(out.text.String(), "got it") {
+		t.Errorf("%v, output %q; want exit status 42 after the command got the signal", err, out.text.String())
+	}
+}
+
+// readyWriter tells when the first output comes.
+type readyWriter struct {
+	ready chan struct{}
+	text  bytes.Buffer
+}
+
+func (w *readyWriter) Write(b []byte) (int, error) {
+	if w.text.Len() == 0 {
+		close(w.ready)
+	}
+	return w.text.Write(b)
+}

@@ -113,8 +113,14 @@ func (s *screen) exit(before *term.State) int {
 	if *after != *before {
 		s.t.Errorf("the terminal's mode was not restored")
 	}
-	if shown, hidden := strings.LastIndex(s.contents(), "\x1b[?25h"), strings.LastIndex(s.contents(), "\x1b[?25l"); hidden > shown {
-		s.t.Errorf("the cursor stays hidden")
+	cursorShown := func() bool {
+		return strings.LastIndex(s.contents(), "\x1b[?25h") >= strings.LastIndex(s.contents(), "\x1b[?25l")
+	}
+	for end := time.Now().Add(5 * time.Second); !cursorShown(); time.Sleep(10 * time.Millisecond) { // the last output may still be on its way
+		if time.Now().After(end) {
+			s.t.Errorf("the cursor stays hidden")
+			break
+		}
 	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {

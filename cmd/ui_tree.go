@@ -37,8 +37,9 @@ type tree struct {
 	screen sync.Mutex
 	// drawn are the lines on the screen now, without styles: their lengths tell how many rows of the screen they take.
 	drawn []string
-	// suspended while something else draws (BuildKit's display).
+	// suspended while something else draws (BuildKit's display); resumed tells of its end.
 	suspended bool
+	resumed   *sync.Cond
 }
 
 const drawInterval = 100 * time.Millisecond
@@ -59,6 +60,7 @@ func startTree(out io.Writer, heading string, style treeStyle, onRestore func(fu
 		done:  make(chan struct{}),
 		rows:  rows{heading: heading},
 	}
+	t.resumed = sync.NewCond(&t.screen)
 	t.builds = newBuilds(out, progressui.TtyMode)
 	t.builds.opened, t.builds.closed = t.suspend, t.resume
 	io.WriteString(out, "\x1b[?25l")
@@ -109,6 +111,9 @@ func (t *tree) note(text string) {
 func (t *tree) above(write func()) {
 	t.screen.Lock()
 	defer t.screen.Unlock()
+	for t.suspended {
+		t.resumed.Wait()
+	}
 	t.erase()
 	write()
 	t.drawLocked(false)
@@ -125,6 +130,7 @@ func (t *tree) resume() {
 	t.screen.Lock()
 	defer t.screen.Unlock()
 	t.drawn, t.suspended = nil, false
+	t.resumed.Broadcast()
 }
 
 func (t *tree) close() {
