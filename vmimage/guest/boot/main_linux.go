@@ -232,6 +232,8 @@ func (m *machine) data(ctx context.Context, disks []disk) {
 func (m *machine) prepare() {
 	_ = m.index.load("overlay", "bridge", "br_netfilter", "veth", "nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_nat", "nft_fib_inet",
 		"nft_compat", "nft_reject_inet", "nft_limit", "nft_hash", "nf_conntrack_netlink", "xt_conntrack", "xt_addrtype", "xt_MASQUERADE", "xfrm_user", "tun", "fuse") // what is missing, its user will name
+	// Huge pages for who asks: given to everybody, they make the idle engine's heaps larger by half.
+	_ = os.WriteFile("/sys/kernel/mm/transparent_hugepage/enabled", []byte("madvise"), 0o644) // a kernel without them needs none
 	if err := applySysctls(sysctls); err != nil {
 		m.record.line("kernel settings: %v", err)
 	}
