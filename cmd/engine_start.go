@@ -73,11 +73,20 @@ func (a *app) hintRestart(ctx context.Context, s *native.Service, settings nativ
 	}
 }
 
+// slowUnpack is how long looking after the unpacked bundle takes at most when there is nothing to unpack.
+const slowUnpack = 300 * time.Millisecond
+
 // announceStart says what a start waits for when it is something slow; the returned func says that it is done.
 func (a *app) announceStart(s *native.Service) (done func()) {
 	began := time.Now()
+	unpacking := time.AfterFunc(time.Hour, func() { fmt.Fprintln(a.err, "Unpacking the engine, which is done once …") })
+	unpacking.Stop()
 	s.Stage = func(stage native.Stage) {
 		a.logger().Debug("starting the engine", "stage", stage, "after", time.Since(began))
+		unpacking.Stop()
+		if stage == native.StageUnpack {
+			unpacking.Reset(slowUnpack)
+		}
 	}
 	return func() {
 		fmt.Fprintf(a.err, "Engine started in %s: %s\n", time.Since(began).Round(10*time.Millisecond), s.Paths.Host())

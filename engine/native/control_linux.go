@@ -93,6 +93,8 @@ func (s *supervisor) handleReady(w http.ResponseWriter, r *http.Request) {
 	select {
 	case <-s.ready:
 		w.WriteHeader(http.StatusNoContent)
+	case <-s.ended:
+		http.Error(w, "the engine did not start: `dev engine logs` says why", http.StatusServiceUnavailable)
 	case <-r.Context().Done():
 	}
 }
@@ -112,6 +114,9 @@ func (s *supervisor) handleStop(w http.ResponseWriter, r *http.Request) {
 	request := stopRequest{keepContainers: body.KeepContainers, done: make(chan struct{})}
 	select {
 	case s.stop <- request:
+	case <-s.ended: // it was starting, and gave up
+		w.WriteHeader(http.StatusNoContent)
+		return
 	case <-r.Context().Done():
 		return
 	}

@@ -52,7 +52,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 		return err
 	}
 	protect(o.Log)
-	s := &supervisor{ServeOptions: o, stop: make(chan stopRequest), ready: make(chan struct{})}
+	s := &supervisor{ServeOptions: o, stop: make(chan stopRequest), ready: make(chan struct{}), ended: make(chan struct{})}
 	if err := s.run(ctx); err != nil {
 		return errors.Join(err, leaveFailure(o.Paths, s.state().Stage, err))
 	}
@@ -93,6 +93,7 @@ type supervisor struct {
 	inst     installation
 	stop     chan stopRequest
 	ready    chan struct{} // closed when the API answers
+	ended    chan struct{} // closed when no component runs any more
 
 	abort context.CancelCauseFunc // of a start that is going on
 	// firewall tells what the host has, as it was found out while the bundle was
@@ -127,6 +128,7 @@ func (s *supervisor) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer closeControl()
+	defer close(s.ended)
 	if err := s.start(startCtx); err != nil {
 		s.closeGroup()
 		return err
