@@ -94,7 +94,7 @@ func Open(o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("use engine %q: %w", o.Host, err)
 	}
-	opts = append(opts, client.WithHTTPResponseHook(c.learn), client.WithHTTPResponseHook(keepContentType))
+	opts = append(opts, client.WithHTTPResponseHook(c.learn), client.WithHTTPResponseHook(keepHead))
 	c.newAPI = func(version string) (*client.Client, error) {
 		return client.New(append(opts, client.WithAPIVersion(version))...)
 	}

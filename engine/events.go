@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -84,11 +85,9 @@ func (c *Client) Events(ctx context.Context, o EventsOptions, f func(Event)) err
 
 // stream gives events to f until the stream ends, after a call of ready, if there is one, when it has begun.
 func (c *Client) stream(ctx context.Context, api *client.Client, o client.EventsListOptions, ready func(), f func(events.Message)) error {
-	s := api.Events(ctx, o)
-	select {
-	case err := <-s.Err:
+	s, err := openEvents(ctx, api, o)
+	if err != nil {
 		return c.explain(err)
-	default:
 	}
 	if ready != nil {
 		ready()
@@ -104,6 +103,16 @@ func (c *Client) stream(ctx context.Context, api *client.Client, o client.Events
 			return c.explain(err)
 		}
 	}
+}
+
+// openEvents opens an event stream. The API client returns before it tells of a failure; the response's status tells at once.
+func openEvents(ctx context.Context, api *client.Client, o client.EventsListOptions) (client.EventsResult, error) {
+	var answer head
+	s := api.Events(withHead(ctx, &answer), o)
+	if answer.status != http.StatusOK {
+		return s, <-s.Err
+	}
+	return s, nil
 }
 
 func newEvent(m events.Message) Event {

@@ -137,8 +137,8 @@ func (c *Client) tail(ctx context.Context, id string, lines int) []string {
 
 // readLogs gives one container's lines to emit, from one goroutine. A container that is gone has none.
 func (c *Client) readLogs(ctx context.Context, api *client.Client, ctr compose.Container, o LogsOptions, emit func(LogLine)) error {
-	var contentType string
-	body, err := api.ContainerLogs(withContentType(ctx, &contentType), ctr.ID, client.ContainerLogsOptions{
+	var answer head
+	body, err := api.ContainerLogs(withHead(ctx, &answer), ctr.ID, client.ContainerLogsOptions{
 		ShowStdout: true, ShowStderr: true, Timestamps: true,
 		Since: o.Since, Until: o.Until, Tail: o.Tail, Follow: o.Follow,
 	})
@@ -151,7 +151,7 @@ func (c *Client) readLogs(ctx context.Context, api *client.Client, ctr compose.C
 		return fmt.Errorf("read the log of container %q: %w", ctr.Name, c.explain(err))
 	}
 	defer func() { _ = body.Close() }()
-	raw, err := c.isRaw(ctx, api, ctr.ID, contentType)
+	raw, err := c.isRaw(ctx, api, ctr.ID, answer.contentType)
 	if err != nil {
 		return err
 	}
@@ -247,20 +247,26 @@ func (f *frames) cut(b []byte) (time.Time, []byte) {
 	return when, text
 }
 
-// contentTypeKey finds the place for a response's content type in a request's context: the API client does not give it for logs.
-type contentTypeKey struct{}
-
-func withContentType(ctx context.Context, to *string) context.Context {
-	return context.WithValue(ctx, contentTypeKey{}, to)
+// head is what the API client keeps to itself of a response: whether a stream has begun, and what it is.
+type head struct {
+	status      int
+	contentType string
 }
 
-// keepContentType fills the place that withContentType made.
-func keepContentType(r *http.Response) {
+// headKey finds the place for a response's head in its request's context.
+type headKey struct{}
+
+func withHead(ctx context.Context, to *head) context.Context {
+	return context.WithValue(ctx, headKey{}, to)
+}
+
+// keepHead fills the place that withHead made.
+func keepHead(r *http.Response) {
 	if r.Request == nil {
 		return
 	}
-	if to, ok := r.Request.Context().Value(contentTypeKey{}).(*string); ok {
-		*to = r.Header.Get("Content-Type")
+	if to, ok := r.Request.Context().Value(headKey{}).(*head); ok {
+		*to = head{status: r.StatusCode, contentType: r.Header.Get("Content-Type")}
 	}
 }
 

@@ -3,11 +3,14 @@
 package engine
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -314,5 +317,24 @@ func TestImagesAsksForEachImageOnce(t *testing.T) {
 	}
 	if n := f.count("GET /images/sha256:1/json"); n != 1 {
 		t.Errorf("%d inspections of one image", n)
+	}
+}
+
+// TestObserveListsAtOnce: no list waits for another; a slow one is given up with the context.
+func TestObserveListsAtOnce(t *testing.T) {
+	f := newFake(t)
+	var together sync.WaitGroup
+	together.Add(4)
+	for _, route := range []string{"GET /containers/json", "GET /networks", "GET /volumes", "GET /images/json"} {
+		f.on(route, func(w http.ResponseWriter, r *http.Request) {
+			together.Done()
+			together.Wait()
+			<-r.Context().Done()
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { together.Wait(); cancel() }()
+	if _, err := f.client().Observe(ctx, wholeQuery); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -571,3 +571,31 @@ func TestRealImages(t *testing.T) {
 		t.Errorf("details %+v, %v", d, err)
 	}
 }
+
+// TestRealPortRange: containers that start at the same time with one range all get a port.
+func TestRealPortRange(t *testing.T) {
+	r := newReal(t)
+	const n = 5
+	var starts sync.WaitGroup
+	for i := range n {
+		ref := r.create(fmt.Sprint("web", i), "sleep 100", func(s *compose.ContainerSpec) {
+			publish(0)(s)
+			s.Host.PortBindings = network.PortMap{network.MustParsePort("80/tcp"): {{HostPort: "18080-18084"}}}
+		})
+		starts.Go(func() {
+			if _, err := r.Do(r.ctx, compose.Op{Kind: compose.OpStartContainer, Ref: ref}, nil, compose.Discard); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	starts.Wait()
+	ports := map[string]bool{}
+	for _, c := range r.observe().Containers {
+		if at, ok := Published(c, 80, "tcp"); ok {
+			ports[at] = true
+		}
+	}
+	if len(ports) != n {
+		t.Errorf("ports %v", ports)
+	}
+}

@@ -157,11 +157,9 @@ func (w *watcher) read(api *client.Client, opened func()) error {
 	ctx, cancel := context.WithCancel(w.ctx)
 	defer cancel()
 	since := w.client.now().Add(-eventOverlap)
-	stream := api.Events(ctx, client.EventsListOptions{Since: unixTime(since), Filters: watched})
-	select {
-	case err := <-stream.Err:
+	stream, err := openEvents(ctx, api, client.EventsListOptions{Since: unixTime(since), Filters: watched})
+	if err != nil {
 		return err
-	default:
 	}
 	opened()
 	for {

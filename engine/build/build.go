@@ -186,3 +186,9 @@ func isDir(path string) (bool, error) {
 	}
 	return info.IsDir(), nil
 }
+
+// isFile reports whether path is there and no folder.
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && !info.IsDir()
+}

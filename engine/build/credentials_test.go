@@ -6,11 +6,15 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/buildkit/session/auth/authprovider"
 
+	"github.com/seed71221737/dev/compose"
 	"github.com/seed71221737/dev/engine"
 )
 
@@ -40,6 +44,21 @@ func TestCredentialsWithAMissingHelper(t *testing.T) {
 	}
 	if w := c.warnings(); len(w) != 1 {
 		t.Errorf("warnings %q", w)
+	}
+}
+
+func TestDockerfileInLowerCase(t *testing.T) {
+	dir := t.TempDir()
+	spec := compose.BuildSpec{Service: "web", Config: types.BuildConfig{Context: dir}}
+	if _, err := newRequest(spec); err == nil {
+		t.Error("a folder without a Dockerfile is built")
+	}
+	if err := os.WriteFile(filepath.Join(dir, "dockerfile"), []byte("FROM scratch"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r, err := newRequest(spec)
+	if err != nil || r.Attrs["filename"] != "dockerfile" {
+		t.Errorf("got %+v, %v", r, err)
 	}
 }
 

@@ -107,7 +107,10 @@ func (r *request) setContext(spec compose.BuildSpec) error {
 	case remote && !filepath.IsAbs(file):
 		r.Attrs["filename"] = filepath.ToSlash(file)
 	default:
-		if ok, err := isDir(file); err != nil || ok {
+		if lower := filepath.Join(filepath.Dir(file), "dockerfile"); filepath.Base(file) == "Dockerfile" && !isFile(file) && isFile(lower) {
+			file = lower // as docker build takes it
+		}
+		if !isFile(file) {
 			return &MissingError{Service: spec.Service, What: "dockerfile", Path: file}
 		}
 		r.Attrs["filename"] = filepath.Base(file)
