@@ -76,7 +76,7 @@ func run(ctx context.Context, test bool) (err error) {
 		return err
 	}
 	if !test {
-		d.explain()
+		d.explain(own(choice))
 	}
 	return nil
 }
@@ -170,7 +170,7 @@ func (d *demo) prepare(ctx context.Context, choice endpoint.Candidate) error {
 }
 
 // explain says what there is to look at, and how it ends.
-func (d *demo) explain() {
+func (d *demo) explain(own bool) {
 	sudo := ""
 	if os.Getenv("SUDO_UID") != "" {
 		sudo = "sudo "
@@ -178,9 +178,9 @@ func (d *demo) explain() {
 	heading("It keeps running")
 	fmt.Printf(`  open     http://localhost:%s
   look     cd examples/guestbook && %[2]s../../bin/dev ps
-  stop     cd examples/guestbook && %[2]s../../bin/dev down        (the entries stay; with -v they go too)
+  stop     cd examples/guestbook && %[2]s../../bin/dev down        (with -v the entries go too)
 `, d.port, sudo)
-	if d.started {
+	if own {
 		fmt.Printf("  and      %sbin/dev engine stop\n", sudo)
 	}
 }
