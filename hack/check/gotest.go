@@ -181,12 +181,13 @@ func nestedTests(ctx context.Context, r *report) error {
 	return errors.Join(goTest(ctx, r, "engine/bundle", "./..."), goTest(ctx, r, "examples/guestbook/web", "./..."))
 }
 
-// fuzz runs each fuzz test for a short time beyond its stored cases.
+// fuzz runs each fuzz test for a short time beyond its stored cases. It goes on after a failure.
 func fuzz(ctx context.Context, r *report, each time.Duration) error {
 	packages, err := listPackages(ctx)
 	if err != nil {
 		return err
 	}
+	var failures []error
 	for _, p := range packages {
 		if len(p.TestImports)+len(p.XTestImports) == 0 {
 			continue
@@ -196,15 +197,40 @@ func fuzz(ctx context.Context, r *report, each time.Duration) error {
 			return err
 		}
 		for _, name := range strings.Fields(names) {
-			if !strings.HasPrefix(name, "Fuzz") {
-				continue
-			}
-			fmt.Printf("fuzz  %s %s\n", p.ImportPath, name)
-			err := goTest(ctx, r, "", "-run", "^$", "-fuzz", "^"+name+"$", "-fuzztime", each.String(), p.ImportPath)
-			if err != nil {
-				return err
+			if strings.HasPrefix(name, "Fuzz") {
+				failures = append(failures, fuzzOne(ctx, r, p.ImportPath, name, each))
 			}
 		}
 	}
-	return nil
+	return errors.Join(failures...)
+}
+
+func fuzzOne(ctx context.Context, r *report, pkg, name string, each time.Duration) error {
+	said, err := output(ctx, "", "go", "test", "-run", "^$", "-fuzz", "^"+name+"$", "-fuzztime", each.String(), pkg)
+	switch {
+	case err == nil:
+		fmt.Printf("ok    %s %s\n", pkg, name)
+		return nil
+	case onlyDeadline(said):
+		fmt.Printf("ok    %s %s (ended by its deadline)\n", pkg, name)
+		return nil
+	}
+	fmt.Print(said)
+	r.fails = append(r.fails, pkg+" "+name)
+	return err
+}
+
+// onlyDeadline recognises a failure that is the fuzzer's own: on a busy machine the end of -fuzztime is reported as an error now and then
+// (golang/go#75804, fixed in Go 1.27). A real finding names its input or its place.
+func onlyDeadline(said string) bool {
+	for _, l := range strings.Split(said, "\n") {
+		l = strings.TrimSpace(l)
+		known := l == "" || l == "context deadline exceeded" || l == "FAIL" || l == "exit status 1" ||
+			strings.HasPrefix(l, "fuzz: elapsed: ") || strings.HasPrefix(l, "--- FAIL: Fuzz") || strings.HasPrefix(l, "FAIL\t") ||
+			strings.HasPrefix(l, "=== RUN")
+		if !known {
+			return false
+		}
+	}
+	return strings.Contains(said, "context deadline exceeded")
 }

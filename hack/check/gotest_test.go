@@ -72,3 +72,20 @@ Skipped tests, by reason:
 		t.Errorf("printed\n%s\nwant\n%s", out.String(), want)
 	}
 }
+
+func TestOnlyDeadline(t *testing.T) {
+	const flake = "fuzz: elapsed: 3s, execs: 31131 (0/sec), new interesting: 3 (total: 5)\n--- FAIL: FuzzX (3.03s)\n    context deadline exceeded\nFAIL\nexit status 1\nFAIL\tm/a\t3.032s\n"
+	for _, c := range []struct {
+		name, said string
+		want       bool
+	}{
+		{"the fuzzer's own", flake, true},
+		{"a finding", flake + "    Failing input written to testdata/fuzz/FuzzX/1\n", false},
+		{"a test's own deadline", "--- FAIL: FuzzX (0.1s)\n    x_test.go:9: context deadline exceeded\nFAIL\n", false},
+		{"another failure", "FAIL\nexit status 1\n", false},
+	} {
+		if got := onlyDeadline(c.said); got != c.want {
+			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
+		}
+	}
+}
