@@ -157,7 +157,7 @@ func socketGroup(s Settings) (string, error) {
 		return s.SocketGroup, nil
 	}
 	if _, err := user.LookupGroup(defaultGroup); err != nil {
-		return "root", nil // dockerd's own default is "docker", and a warning when it is missing
+		return "root", nil //nolint:nilerr // dockerd's own default is "docker", and a warning when it is missing
 	}
 	return defaultGroup, nil
 }

@@ -74,7 +74,7 @@ func chooseFirewall(want Firewall, f firewallFacts) (Firewall, error) {
 	case f.nft != nil && f.iptables != nil:
 		return "", &MissingError{What: "nftables or iptables", Fix: installFirewall, Err: fmt.Errorf("%w; %w", f.nft, f.iptables)}
 	case f.nft != nil:
-		return FirewallIptables, nil
+		return FirewallIptables, nil //nolint:nilerr // without nftables the other serves
 	case f.iptables == nil && f.iptablesDrop():
 		return FirewallIptables, nil
 	}

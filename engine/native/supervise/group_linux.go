@@ -5,6 +5,7 @@ package supervise
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -186,4 +187,6 @@ func environ(p Program, socket string) []string {
 }
 
 // isGone says that a process does not exist any more.
-func isGone(err error) bool { return err == os.ErrProcessDone || err == syscall.ESRCH }
+func isGone(err error) bool {
+	return errors.Is(err, os.ErrProcessDone) || errors.Is(err, syscall.ESRCH)
+}
