@@ -29,7 +29,7 @@ type imageBuild struct {
 	spec, lock        string
 	engine, guest     string
 	mirrors           []string
-	keyring, lockOut  string
+	keyring           string
 	refresh, lockOnly bool
 	noDisk            bool
 }

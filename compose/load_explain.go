@@ -41,7 +41,8 @@ func (s *sources) explain(err error) error {
 	if errors.As(err, &known) {
 		return err
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only the outermost may be a list
+	// Only the outermost may be a list.
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []error
 		for _, e := range joined.Unwrap() {
 			all = append(all, s.explain(e))

@@ -119,10 +119,10 @@ func (f *found) defaultEnvFile(o LoadOptions) (string, error) {
 	case errors.Is(err, fs.ErrPermission):
 		o.Warn(Warning{File: file, Text: "not allowed to read it; left out"})
 		return "", nil
-	case err != nil || info.IsDir():
-		return "", nil
+	case err == nil && !info.IsDir():
+		return file, nil
 	}
-	return file, nil
+	return "", nil // there need not be one
 }
 
 // search looks for a Compose file and its override in dir and the folders above it.

@@ -132,7 +132,7 @@ func (s *sources) nameProject() bool {
 		var top struct {
 			Name string `yaml:"name"`
 		}
-		if yaml.Unmarshal(f.content, &top); top.Name != "" {
+		if err := yaml.Unmarshal(f.content, &top); err == nil && top.Name != "" {
 			return true
 		}
 	}

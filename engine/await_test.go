@@ -51,7 +51,7 @@ func newActors(t *testing.T) *actors {
 		})
 	})
 	a.on("GET /containers/{id}/logs", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", string(types.MediaTypeMultiplexedStream))
+		w.Header().Set("Content-Type", types.MediaTypeMultiplexedStream)
 		if r.URL.Query().Get("tail") != "10" {
 			t.Errorf("asked for a tail of %q", r.URL.Query().Get("tail"))
 		}

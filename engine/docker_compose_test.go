@@ -190,16 +190,16 @@ func (r *real) inspectProject(project string) map[string]any {
 		all["volume "+v.Name] = v
 	}
 	for name, v := range all {
-		all[name] = comparable(r.t, v, names)
+		all[name] = comparableTree(r.t, v, names)
 	}
 	// Its hash covers the IDs of other containers.
 	delete(all["container /"+project+"-shared-1"].(map[string]any)["Config"].(map[string]any)["Labels"].(map[string]any), compose.LabelConfigHash)
 	return all
 }
 
-// comparable is a value as a tree in which the same things look the same: times and our own labels left out, IDs replaced, lists without an
+// comparableTree is a value as a tree in which the same things look the same: times and our own labels left out, IDs replaced, lists without an
 // order of their own sorted.
-func comparable(t *testing.T, v any, names map[string]string) any {
+func comparableTree(t *testing.T, v any, names map[string]string) any {
 	t.Helper()
 	b, err := json.Marshal(v)
 	if err != nil {

@@ -273,10 +273,10 @@ func keepHead(r *http.Response) {
 // isRaw reports whether a container's streams are raw (it has a terminal) rather than multiplexed. Older engines do not say so in the
 // answer, and are asked.
 func (c *Client) isRaw(ctx context.Context, api *client.Client, id, contentType string) (bool, error) {
-	if contentType == string(types.MediaTypeMultiplexedStream) {
+	if contentType == types.MediaTypeMultiplexedStream {
 		return false, nil
 	}
-	if !versions.LessThan(api.ClientVersion(), "1.42") && contentType == string(types.MediaTypeRawStream) {
+	if !versions.LessThan(api.ClientVersion(), "1.42") && contentType == types.MediaTypeRawStream {
 		return true, nil
 	}
 	r, err := api.ContainerInspect(ctx, id, client.ContainerInspectOptions{})

@@ -26,7 +26,7 @@ func at(seconds int) time.Time { return started.Add(time.Duration(seconds) * tim
 // logged has the fake answer for a container's log.
 func logged(f *fake, id string, contentType types.MediaType, body ...[]byte) {
 	f.on("GET /containers/"+id+"/logs", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", string(contentType))
+		w.Header().Set("Content-Type", contentType)
 		for _, b := range body {
 			_, _ = w.Write(b)
 		}
@@ -100,7 +100,7 @@ func TestLogsPassTheirBounds(t *testing.T) {
 	var query string
 	f.on("GET /containers/a/logs", func(w http.ResponseWriter, r *http.Request) {
 		query = r.URL.RawQuery
-		w.Header().Set("Content-Type", string(types.MediaTypeMultiplexedStream))
+		w.Header().Set("Content-Type", types.MediaTypeMultiplexedStream)
 	})
 	readAll(t, f.client(), LogsOptions{Since: "100", Until: "200", Tail: "5"}, compose.Container{ID: "a"})
 	if want := "since=100&stderr=1&stdout=1&tail=5&timestamps=1&until=200"; query != want {
@@ -135,7 +135,7 @@ func newTalkers(t *testing.T) *talkers {
 		a.since = append(a.since, r.PathValue("id")+" "+r.URL.Query().Get("since"))
 		pipe := a.pipes[r.PathValue("id")]
 		a.mu.Unlock()
-		w.Header().Set("Content-Type", string(types.MediaTypeMultiplexedStream))
+		w.Header().Set("Content-Type", types.MediaTypeMultiplexedStream)
 		w.WriteHeader(200)
 		_ = http.NewResponseController(w).Flush()
 		for {

@@ -126,7 +126,7 @@ func TestRealPullWithCredentials(t *testing.T) {
 	e := enginetest.Start(t)
 	private := newRegistry(t, "me")
 	ref := private.push(t, e.Client(t), "secret:1")
-	pull := func(config string) (error, []string) {
+	pull := func(config string) ([]string, error) {
 		c := openClient(t, Options{Host: e.Host, ConfigDir: dockerConfig(t, config)})
 		var warnings []string
 		_, err := c.Do(r.ctx, compose.Op{Kind: compose.OpPullImage, Image: &compose.ImageSpec{Ref: ref}}, nil, compose.SinkFunc(func(e compose.Event) {
@@ -134,24 +134,24 @@ func TestRealPullWithCredentials(t *testing.T) {
 				warnings = append(warnings, e.Text)
 			}
 		}))
-		return err, warnings
+		return warnings, err
 	}
 	good := fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, private.host, basic("me", "geheim"))
-	if err, warnings := pull(good); err != nil || len(warnings) > 0 {
+	if warnings, err := pull(good); err != nil || len(warnings) > 0 {
 		t.Errorf("with credentials: %v, %q", err, warnings)
 	}
-	if err, _ := pull(`{}`); err == nil || !strings.Contains(hintOf(err), "docker login "+private.host) {
+	if _, err := pull(`{}`); err == nil || !strings.Contains(hintOf(err), "docker login "+private.host) {
 		t.Errorf("without credentials: %v, hint %q", err, hintOf(err))
 	}
 	if _, err := exec.LookPath("docker-credential-lost"); err == nil {
 		t.Skip("somebody has a docker-credential-lost")
 	}
-	err, warnings := pull(`{"credsStore": "lost"}`)
+	warnings, err := pull(`{"credsStore": "lost"}`)
 	if err == nil || len(warnings) != 1 || !strings.Contains(warnings[0], "docker-credential-lost") {
 		t.Errorf("without its helper: %v, %q", err, warnings)
 	}
 	// Credentials that stand in the file beside the missing helper still serve.
-	if err, warnings := pull(strings.TrimSuffix(good, "}") + `, "credsStore": "lost"}`); err != nil || len(warnings) != 1 {
+	if warnings, err := pull(strings.TrimSuffix(good, "}") + `, "credsStore": "lost"}`); err != nil || len(warnings) != 1 {
 		t.Errorf("credentials beside a missing helper: %v, %q", err, warnings)
 	}
 }

@@ -70,7 +70,7 @@ func (s *session) run(ctx context.Context) (err error) {
 	select {
 	case err := <-detached:
 		s.conn.Close()
-		<-output
+		<-output //nolint:errcheck // ended by the closing, whatever it says
 		return err
 	case err := <-output:
 		if ctx.Err() != nil {

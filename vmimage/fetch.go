@@ -231,7 +231,7 @@ func (d *Downloads) get(ctx context.Context, url string, from int64) (*http.Resp
 		ok = strings.HasPrefix(res.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", from))
 	}
 	if !ok {
-		res.Body.Close()
+		_ = res.Body.Close() // its status is the answer
 		return nil, fmt.Errorf("%s: %s", url, res.Status)
 	}
 	return res, nil

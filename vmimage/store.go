@@ -218,7 +218,7 @@ func (s *Store) image(digest string) (Image, error) {
 	data, err := os.ReadFile(filepath.Join(i.Dir, ManifestName))
 	if err != nil {
 		i.Problem = &DamagedError{Name: digest, Err: err}
-		return i, nil
+		return i, nil //nolint:nilerr // a damaged image is listed, with its problem
 	}
 	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != digest {
 		i.Problem = &DamagedError{Name: digest, Err: errors.New("its manifest was altered")}

@@ -8,6 +8,7 @@ import (
 	"debug/pe"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"io/fs"
 	"os"
 	"slices"
@@ -221,7 +222,7 @@ func TestParseManifestRefuses(t *testing.T) {
 
 func TestCompileGuestNeedsTheSource(t *testing.T) {
 	err := CompileGuest(t.Context(), os.TempDir(), "amd64", "x")
-	if e, ok := err.(*NoGuestError); !ok || e.Hint() == "" {
+	if e, ok := errors.AsType[*NoGuestError](err); !ok || e.Hint() == "" {
 		t.Errorf("got %v, want a NoGuestError", err)
 	}
 }

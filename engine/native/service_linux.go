@@ -188,7 +188,7 @@ func (s *Service) follow(ctx context.Context, supervisor *os.Process, lines <-ch
 			return s.failure(err)
 		case <-ctx.Done(): // never half-started
 			err := supervisor.Signal(syscall.SIGTERM)
-			_ = <-exited // its end is all that matters: the cause is known
+			<-exited //nolint:errcheck // its end is all that matters: the cause is known
 			return errors.Join(fmt.Errorf("start the engine: %w", context.Cause(ctx)), ignoreGone(err))
 		}
 	}

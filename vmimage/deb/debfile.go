@@ -62,7 +62,7 @@ func readFiles(r io.Reader, f func(Entry, io.Reader) error) error {
 	}
 	for first := true; ; first = false {
 		name, size, err := arHeader(r)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return errors.New("it has no data archive")
 		}
 		if err != nil {

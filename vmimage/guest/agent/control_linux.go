@@ -196,7 +196,7 @@ func pingEngine(ctx context.Context, socket string) bool {
 	if err != nil {
 		return false
 	}
-	res.Body.Close()
+	_ = res.Body.Close() // its status is the answer
 	return res.StatusCode == http.StatusOK
 }
 

@@ -233,7 +233,7 @@ func (x *session) runPipes(cmd *exec.Cmd) error {
 	x.started(cmd.Process, nil)
 	go func() {
 		_, _ = io.Copy(in, x.ch) // ends with the channel
-		in.Close()
+		_ = in.Close()
 	}()
 	return cmd.Wait()
 }

@@ -41,7 +41,7 @@ func listDisks() []disk {
 		d.partitioned = len(parts) > 0
 		if f, err := os.Open("/dev/" + name); err == nil {
 			d.holds, d.uuid, _ = probe(f, d.size) // a disk that cannot be read holds something else
-			f.Close()
+			_ = f.Close()
 		}
 		disks = append(disks, d)
 	}
@@ -287,9 +287,9 @@ func (t *table) command(ctx context.Context, name string, args ...string) (strin
 	cmd.Stdout, cmd.Stderr = pw, pw
 	cmd.Env = baseEnv
 	done, err := t.start(cmd)
-	pw.Close()
+	_ = pw.Close() // the program has its own
 	if err != nil {
-		pr.Close()
+		_ = pr.Close()
 		return "", 0, fmt.Errorf("run %q: %w", name, err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
@@ -304,7 +304,7 @@ func (t *table) command(ctx context.Context, name string, args ...string) (strin
 			break
 		}
 	}
-	pr.Close()
+	_ = pr.Close() // read to its end
 	status := <-done
 	if status.Signaled() {
 		return out.String(), 128 + int(status.Signal()), nil

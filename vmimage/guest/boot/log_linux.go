@@ -112,5 +112,5 @@ func appendLog(name, line string) {
 		return
 	}
 	_, _ = f.WriteString(line) // the console has it too
-	f.Close()
+	_ = f.Close()
 }
