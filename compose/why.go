@@ -135,7 +135,7 @@ func (x explainer) story(c Container) ContainerStory {
 func (x explainer) runningStory(s *ContainerStory) {
 	s.Text = "it runs"
 	if s.Details != nil && !s.Details.Started.IsZero() {
-		s.Text += " since " + age(x.now.Sub(s.Details.Started))
+		s.Text = "it has run for " + age(x.now.Sub(s.Details.Started))
 	}
 	switch s.Health {
 	case HealthHealthy:

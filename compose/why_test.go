@@ -40,9 +40,9 @@ func TestWhySummary(t *testing.T) {
 	}{
 		"running": {"web", "", nil, "web: it runs"},
 		"running for a while": {
-			"web", "", func(d *ContainerDetails) { d.Started = started }, "web: it runs since 4 minutes",
+			"web", "", func(d *ContainerDetails) { d.Started = started }, "web: it has run for 4 minutes",
 		},
-		"healthy": {"db", "", func(d *ContainerDetails) { d.Started = started }, "db: it runs since 4 minutes and is healthy"},
+		"healthy": {"db", "", func(d *ContainerDetails) { d.Started = started }, "db: it has run for 4 minutes and is healthy"},
 		"not healthy yet": {
 			"db", "health app-db-1 starting",
 			func(d *ContainerDetails) {
@@ -64,7 +64,7 @@ func TestWhySummary(t *testing.T) {
 				d.Health, d.Started = HealthUnhealthy, started
 				d.Probes = []Probe{{Start: started.Add(-time.Hour), ExitCode: 2, Output: "stale"}}
 			},
-			"db: container app-db-1: it runs since 4 minutes and is unhealthy: its check failed",
+			"db: container app-db-1: it has run for 4 minutes and is unhealthy: its check failed",
 		},
 		"exited": {"web", "exit app-web-1 1", nil, "web: container app-web-1: it exited with 1"},
 		"exited a while ago": {
