@@ -13,8 +13,10 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -147,6 +149,10 @@ func TestTerminal(t *testing.T) {
 }
 
 func TestClientGoneEndsProgram(t *testing.T) {
+	// Under nohup SIGHUP is ignored, and a shell cannot trap what it was started with ignored. A handler here gives children the default back.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	c := connect(t, nil)
 	s := openSession(t, c)
 	file := filepath.Join(t.TempDir(), "ended")
