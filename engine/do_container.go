@@ -114,7 +114,12 @@ func (t *task) existing(ctx context.Context, spec compose.ContainerSpec, conflic
 	if spec.Name == "" {
 		return compose.Result{}, conflict
 	}
-	r, err := t.api.ContainerInspect(ctx, spec.Name, client.ContainerInspectOptions{})
+	var r client.ContainerInspectResult
+	// The engine reserves a name before the container can be seen: a create sent by a run that was killed may still be under way.
+	err := persist(ctx, func() (err error) {
+		r, err = t.api.ContainerInspect(ctx, spec.Name, client.ContainerInspectOptions{})
+		return err
+	}, gone)
 	if err != nil || r.Container.Config == nil {
 		return compose.Result{}, conflict
 	}

@@ -509,3 +509,21 @@ func TestPortRangesAreTriedAgain(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The engine reserves a name before the container can be seen. A run that was killed may have sent such a create just before.
+func TestCreateContainerWhoseNameIsBeingTaken(t *testing.T) {
+	f := newFake(t)
+	f.reply("POST /containers/create", 409, `Conflict. The container name "/app-web-1" is already in use by container "y".`)
+	op := createOp("sha256:1")
+	looks := 0
+	f.on("GET /containers/app-web-1/json", func(w http.ResponseWriter, _ *http.Request) {
+		if looks++; looks < 3 {
+			answer(w, 404, "No such container: app-web-1")
+			return
+		}
+		answer(w, 200, container.InspectResponse{ID: "y", Name: "/app-web-1", Config: op.Container.Config})
+	})
+	if r, _, err := do(t, f.client(), op, nil); err != nil || r.ID != "y" {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
