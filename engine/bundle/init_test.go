@@ -4,14 +4,18 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // buildInit compiles docker-init for this machine.
@@ -82,7 +86,13 @@ func TestInitVersion(t *testing.T) {
 // startInit runs a shell script under docker-init and waits for its first line.
 func startInit(t *testing.T, script string, args ...string) (*exec.Cmd, *bufio.Reader) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), buildInit(t), append(append([]string{"-s"}, args...), "--", "sh", "-c", script)...)
+	// Under nohup SIGHUP is ignored, and a shell cannot trap what it was started with ignored. A handler here gives children the default back.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(hangups) })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, buildInit(t), append(append([]string{"-s"}, args...), "--", "sh", "-c", script)...)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
