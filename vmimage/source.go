@@ -15,6 +15,9 @@ import (
 // snapshotBase keeps every version of every package that Debian ever had, by time.
 const snapshotBase = "https://snapshot.debian.org/archive/"
 
+// currentHosts serve the archives as they are now, where the host names no mirror.
+var currentHosts = map[string]string{"debian": "ftp.debian.org", "debian-security": "security.debian.org"}
+
 // Mirrors finds the base URLs of an archive, in the order to try.
 type Mirrors struct {
 	// Given are the user's mirrors: base URLs below which "debian" and "debian-security" lie. They come first.
@@ -32,10 +35,11 @@ func (m Mirrors) URLs(archive string, at time.Time) []string {
 	if m.Host != nil {
 		urls = append(urls, hostSources(m.Host, archive)...)
 	}
-	if at.IsZero() {
-		urls = append(urls, "https://deb.debian.org/"+archive+"/")
-	} else {
+	switch host, ok := currentHosts[archive]; {
+	case !at.IsZero():
 		urls = append(urls, snapshotBase+archive+"/"+at.UTC().Format("20060102T150405Z")+"/")
+	case ok:
+		urls = append(urls, "https://"+host+"/"+archive+"/")
 	}
 	return compact(urls)
 }

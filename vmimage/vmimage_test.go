@@ -77,7 +77,7 @@ func TestMirrors(t *testing.T) {
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if got := (Mirrors{Host: fstest.MapFS{}}).URLs("debian", time.Time{}); !slices.Equal(got, []string{"https://deb.debian.org/debian/"}) {
+	if got := (Mirrors{Host: fstest.MapFS{}}).URLs("debian", time.Time{}); !slices.Equal(got, []string{"https://ftp.debian.org/debian/"}) {
 		t.Errorf("a host that is no Debian: %q", got)
 	}
 }
