@@ -23,7 +23,7 @@ RELEASE := -modfile=$(LAZY)/go.mod -trimpath -buildvcs=false -ldflags '$(LDFLAGS
 BUNDLE := engine-linux-$(GOARCH).tar.zst
 
 .DEFAULT_GOAL := build
-.PHONY: help build engine bundle demo demo-test test cross bench lint fmt man clean deps lazyschema
+.PHONY: help build engine bundle demo demo-test test peers cross bench lint fmt man clean deps lazyschema
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,8 +47,12 @@ demo: deps engine build ## build all, run examples/guestbook with bin/dev and sh
 demo-test: deps engine build ## the demo on an engine of its own, removed afterwards
 	$(GO) run ./hack/demo -test
 
-test: deps ## everything that proves the product; says at the end what ran and what was skipped
-	$(GO) run ./hack/check
+test: deps peers ## everything that proves the product; says at the end what ran and what was skipped
+	DEV_TEST_COMPOSE='$(CURDIR)/dist/peers/docker-compose' $(GO) run ./hack/check
+
+peers: ## build docker compose into dist/peers, for the tests and benchmarks that compare with it
+	@[ -x dist/peers/docker-compose ] || { mkdir -p dist/peers; \
+		GOBIN='$(CURDIR)/dist/peers' $(GO) install -trimpath -ldflags '-s -w -X github.com/docker/compose/v5/internal.Version=v5.0.2' $(PEER) && mv dist/peers/cmd dist/peers/docker-compose; }
 
 cross: lazyschema ## cross-compile for linux, darwin and windows on amd64 and arm64 into dist/, and vet the tests for each system
 	@set -e; for p in $(PLATFORMS); do \
@@ -58,9 +62,7 @@ cross: lazyschema ## cross-compile for linux, darwin and windows on amd64 and ar
 	done
 	@set -e; for os in darwin windows; do echo "vet for $$os"; CGO_ENABLED=0 GOOS=$$os $(GO) vet ./...; done
 
-bench: deps engine build ## measure dev side by side with docker compose, for docs/performance.md; BENCH='-pairs=9' for more
-	@[ -x dist/peers/docker-compose ] || { mkdir -p dist/peers; \
-		GOBIN='$(CURDIR)/dist/peers' $(GO) install -trimpath -ldflags '-s -w -X github.com/docker/compose/v5/internal.Version=v5.0.2' $(PEER) && mv dist/peers/cmd dist/peers/docker-compose; }
+bench: deps engine build peers ## measure dev side by side with docker compose, for docs/performance.md; BENCH='-pairs=9' for more
 	$(GO) test ./bench -count=1 -timeout=90m -run=TestMeasure -v -measure -output='$(CURDIR)/dist/bench.md' $(BENCH)
 
 lint: ## run golangci-lint (.golangci.yml), and shellcheck if it is installed
