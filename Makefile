@@ -44,7 +44,7 @@ bundle: engine
 demo: deps engine build ## build all, run examples/guestbook with bin/dev and show its page
 	$(GO) run ./hack/demo
 
-demo-test: deps engine build ## the demo on an engine of its own, removed afterwards
+demo-test: deps engine build ## the demo under another project name and port, taken down afterwards
 	$(GO) run ./hack/demo -test
 
 test: deps peers ## everything that proves the product; says at the end what ran and what was skipped

@@ -89,11 +89,11 @@ func finish(e testEvent, said map[string][]string, w io.Writer, r *report) {
 
 var skipLine = regexp.MustCompile(`^\s+\S+\.go:\d+: (.*)$`)
 
-// skipReason is the last thing a skipped test said.
+// skipReason is the last thing a skipped test said; after it, testscript shows its environment.
 func skipReason(output string) string {
 	reason := "no reason given"
 	for _, l := range strings.Split(output, "\n") {
-		if m := skipLine.FindStringSubmatch(l); m != nil {
+		if m := skipLine.FindStringSubmatch(l); m != nil && !strings.HasPrefix(m[1], "WORK=") {
 			reason = m[1]
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 const events = `{"Action":"output","Package":"m/a","Test":"TestSkip","Output":"=== RUN   TestSkip\n"}
 {"Action":"output","Package":"m/a","Test":"TestSkip","Output":"    a_test.go:7: needs a real engine: only root can run it\n"}
+{"Action":"output","Package":"m/a","Test":"TestSkip","Output":"    testscript.go:609: WORK=$WORK\n"}
 {"Action":"output","Package":"m/a","Test":"TestSkip","Output":"--- SKIP: TestSkip (0.00s)\n"}
 {"Action":"skip","Package":"m/a","Test":"TestSkip","Elapsed":0}
 {"Action":"output","Package":"m/a","Test":"TestGood","Output":"noise\n"}
