@@ -1,0 +1,39 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package hostagent
+
+import "context"
+
+// Link is what the host agent offers a VM before it starts: where its devices are attached. Drivers turn it into arguments.
+type Link struct {
+	// Network is the unix socket (QEMU's -netdev stream, vfkit's unixgram) on which the agent's user-space network takes the VM's card.
+	Network string
+	// MAC is the card's address.
+	MAC string
+	// Seed is the raw disk with the seed of this boot (vmimage/guest/proto), written anew for each start.
+	Seed string
+	// Console is the file that the serial console is appended to.
+	Console string
+	// Shares are the host folders served to the guest.
+	Shares []ShareLink
+}
+
+// ShareLink is one share's vhost-user socket, served by virtiofsd.
+type ShareLink struct {
+	Tag    string
+	Socket string
+}
+
+// VM is a virtual machine that a driver started. Its methods are safe for concurrent use.
+type VM interface {
+	// Done is closed when the VM's process has ended and was waited for.
+	Done() <-chan struct{}
+	// Err says why the VM ended, once Done is closed; nil after a power-off.
+	Err() error
+	// PowerOff presses the power button. It does not wait for the guest.
+	PowerOff(ctx context.Context) error
+	// Kill ends the VM at once and waits for its process.
+	Kill(ctx context.Context) error
+	// PID is a diagnostic; 0 where there is no process of ours.
+	PID() int
+}
