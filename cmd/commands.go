@@ -81,15 +81,16 @@ func (a *app) composeCommands() []*cobra.Command {
 		newExecCommand(a), newRunCommand(a), newAttachCommand(a),
 		newPsCommand(a), newLogsCommand(a), newLsCommand(a), newPortCommand(a), newEventsCommand(a), newConfigCommand(a), newPlanCommand(a),
 		newWhyCommand(a),
-		newBuildCommand(a), newPullCommand(a), newImagesCommand(a),
+		newTopCommand(a), newVolumesCommand(a), newWaitCommand(a),
+		newBuildCommand(a), newPullCommand(a), newImagesCommand(a), newCommitCommand(a), newExportCommand(a),
 		newVersionCommand(a),
 	}
 }
 
 // notYetCommands are docker compose's commands that dev does not have yet.
 var notYetCommands = map[string]string{
-	"bridge": "", "commit": "", "cp": "dev exec -T SERVICE tar … copies, too", "export": "", "publish": "", "push": "dev build --push pushes what is built",
-	"stats": "", "top": "dev exec SERVICE ps", "volumes": "", "wait": "dev up --wait, or dev attach SERVICE", "watch": "dev up --build after a change",
+	"bridge": "", "cp": "dev exec -T SERVICE tar … copies, too", "publish": "", "push": "dev build --push pushes what is built",
+	"stats": "", "watch": "dev up --build after a change",
 }
 
 func unknownCommand(c *cobra.Command, name string) error {

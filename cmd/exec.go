@@ -134,8 +134,17 @@ func (a *app) findContainer(ctx context.Context, e compose.Engine, project, serv
 	return pickContainer(have, service, index)
 }
 
-// pickContainer chooses among the containers of a service, running ones first, by number.
+// pickContainer chooses among the containers of a service, running ones first, by number; it must run.
 func pickContainer(have compose.Snapshot, service string, index int) (compose.Container, error) {
+	c, err := pickAnyContainer(have, service, index)
+	if err == nil && !up(c.State) {
+		return c, withHint(fmt.Errorf("service %q is not running: container %s is %s", service, c.Name, c.State), "dev up -d %s, or dev why %s", service, service)
+	}
+	return c, err
+}
+
+// pickAnyContainer is pickContainer for what works on stopped containers, too.
+func pickAnyContainer(have compose.Snapshot, service string, index int) (compose.Container, error) {
 	number := func(c compose.Container) int {
 		n, _ := strconv.Atoi(c.Labels[compose.LabelContainerNumber])
 		return n
@@ -165,9 +174,6 @@ func pickContainer(have compose.Snapshot, service string, index int) (compose.Co
 		}
 		return cmp.Compare(number(x), number(y))
 	})
-	if c := found[0]; !up(c.State) {
-		return c, withHint(fmt.Errorf("service %q is not running: container %s is %s", service, c.Name, c.State), "dev up -d %s, or dev why %s", service, service)
-	}
 	return found[0], nil
 }
 
