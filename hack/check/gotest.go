@@ -19,22 +19,46 @@ import (
 // testTimeout bounds one package's tests.
 const testTimeout = 20 * time.Minute
 
-// goTest runs go test in a folder with further arguments. One line per package is printed, and the output of what failed.
-func goTest(ctx context.Context, r *report, dir string, args ...string) error {
+// goTest runs go test in a folder, with flags, for packages. One line per package is printed, and the output of what failed. Tests that failed
+// are run once more, alone: what passes then is reported as flaky, what fails again has failed.
+func goTest(ctx context.Context, r *report, dir string, flags []string, packages ...string) error {
+	first, err := runTests(ctx, dir, append(slices.Clone(flags), packages...)...)
+	r.skips = append(r.skips, first.skips...)
+	if err == nil {
+		return nil
+	}
+	again := first.again()
+	var second tests
+	for _, a := range again {
+		fmt.Printf("again %s %s, alone\n", a.pkg, a.pattern())
+		t, _ := runTests(ctx, dir, append(slices.Clone(flags), "-count=1", "-p=1", "-parallel=1", "-run="+a.pattern(), a.pkg)...)
+		second.merge(t)
+	}
+	flaky, failed := judge(first, second)
+	r.flaky = append(r.flaky, flaky...)
+	r.fails = append(r.fails, failed...)
+	if len(again) > 0 && len(failed) == 0 && ctx.Err() == nil {
+		return nil
+	}
+	return err
+}
+
+// runTests is one go test. Its error is nil only if nothing failed; what it saw until then is returned in any case.
+func runTests(ctx context.Context, dir string, args ...string) (tests, error) {
 	cmd := child(ctx, dir, append([]string{"go", "test", "-json", "-timeout", testTimeout.String()}, args...)...)
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		return err
+		return tests{}, err
 	}
 	if err := cmd.Start(); err != nil {
-		return err
+		return tests{}, err
 	}
-	readErr := readTests(stdout, os.Stdout, r)
+	found, readErr := readTests(stdout, os.Stdout)
 	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("go test %s: %w", strings.Join(args, " "), err)
+		return found, fmt.Errorf("go test %s: %w", strings.Join(args, " "), err)
 	}
-	return readErr
+	return found, readErr
 }
 
 // testEvent is a line of `go test -json` (go doc test2json).
@@ -46,8 +70,9 @@ type testEvent struct {
 // key names what an event is about; a build has no package yet.
 func (e testEvent) key() string { return e.Package + e.ImportPath + " " + e.Test }
 
-// readTests reads events to their end: lines for packages and the output of what failed go to w, skipped and failed tests to the report.
-func readTests(events io.Reader, w io.Writer, r *report) error {
+// readTests reads events to their end: lines for packages and the output of what failed go to w.
+func readTests(events io.Reader, w io.Writer) (tests, error) {
+	var found tests
 	said := map[string][]string{} // output by test
 	lines := bufio.NewScanner(events)
 	lines.Buffer(nil, 16<<20)
@@ -61,16 +86,17 @@ func readTests(events io.Reader, w io.Writer, r *report) error {
 		case "output", "build-output":
 			said[e.key()] = append(said[e.key()], e.Output)
 		case "pass", "skip", "fail", "build-fail":
-			finish(e, said, w, r)
+			output := strings.Join(said[e.key()], "")
+			show(e, output, w)
+			found.add(e, output)
 			delete(said, e.key())
 		}
 	}
-	return lines.Err()
+	return found, lines.Err()
 }
 
-// finish tells of a test or package that has ended.
-func finish(e testEvent, said map[string][]string, w io.Writer, r *report) {
-	output := strings.Join(said[e.key()], "")
+// show tells of a test or package that has ended.
+func show(e testEvent, output string, w io.Writer) {
 	switch {
 	case e.Action == "build-fail":
 		fmt.Fprint(w, output)
@@ -79,9 +105,6 @@ func finish(e testEvent, said map[string][]string, w io.Writer, r *report) {
 		if e.Test == "" {
 			fmt.Fprintf(w, "FAIL  %s\n", e.Package)
 		}
-		r.fails = append(r.fails, strings.TrimSpace(e.Package+" "+e.Test))
-	case e.Action == "skip" && e.Test != "":
-		r.skips = append(r.skips, skip{e.Package + " " + e.Test, skipReason(output)})
 	case e.Action == "pass" && e.Test == "":
 		fmt.Fprintf(w, "ok    %s %.1fs\n", e.Package, e.Elapsed)
 	}
@@ -168,17 +191,17 @@ func rootTests(ctx context.Context, r *report) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"-exec", "sudo -n -E"}
+	var need []string
 	for _, p := range packages {
 		if p.needsEngine() {
-			args = append(args, p.ImportPath)
+			need = append(need, p.ImportPath)
 		}
 	}
-	return goTest(ctx, r, "", args...)
+	return goTest(ctx, r, "", []string{"-exec", "sudo -n -E"}, need...)
 }
 
 func nestedTests(ctx context.Context, r *report) error {
-	return errors.Join(goTest(ctx, r, "engine/bundle", "./..."), goTest(ctx, r, "examples/guestbook/web", "./..."))
+	return errors.Join(goTest(ctx, r, "engine/bundle", nil, "./..."), goTest(ctx, r, "examples/guestbook/web", nil, "./..."))
 }
 
 // fuzz runs each fuzz test for a short time beyond its stored cases. It goes on after a failure.

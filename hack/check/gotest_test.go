@@ -27,18 +27,22 @@ const events = `{"Action":"output","Package":"m/a","Test":"TestSkip","Output":"=
 
 func TestReadTests(t *testing.T) {
 	var out strings.Builder
-	r := &report{}
-	if err := readTests(strings.NewReader(events+"go: plain words\n"), &out, r); err != nil {
+	found, err := readTests(strings.NewReader(events+"go: plain words\n"), &out)
+	if err != nil {
 		t.Fatal(err)
 	}
 	want := "ok    m/a 0.2s\n    b_test.go:9: got 1, want 2\nFAIL  m/b\nc.go:3:1: syntax error\nFAIL  m/c\ngo: plain words\n"
 	if out.String() != want {
 		t.Errorf("printed %q, want %q", out.String(), want)
 	}
-	if len(r.skips) != 1 || r.skips[0] != (skip{"m/a TestSkip", "needs a real engine: only root can run it"}) {
-		t.Errorf("skips: %q", r.skips)
+	if len(found.skips) != 1 || found.skips[0] != (skip{"m/a TestSkip", "needs a real engine: only root can run it"}) {
+		t.Errorf("skips: %q", found.skips)
 	}
-	if got := strings.Join(r.fails, ", "); got != "m/b TestBad, m/b, m/c" {
+	var names []string
+	for _, f := range found.failed {
+		names = append(names, f.name())
+	}
+	if got := strings.Join(names, ", "); got != "m/b TestBad, m/b, m/c, m/c" {
 		t.Errorf("fails: %s", got)
 	}
 }
@@ -50,6 +54,7 @@ func TestSummary(t *testing.T) {
 	if r.failed() {
 		t.Error("a skipped step counts as failed")
 	}
+	r.flaky = []failure{{"c", "T4", "    c_test.go:3: got 1\n"}}
 	r.add("three", 1500*time.Millisecond, errors.New("exit status 1"))
 	if !r.failed() {
 		t.Error("a failed step does not count")
@@ -68,6 +73,10 @@ Skipped tests, by reason:
   no root
     a T1
     a T2
+
+Flaky tests (failed, then passed when run alone), with the end of what they said first:
+  c T4
+        c_test.go:3: got 1
 `
 	if out.String() != want {
 		t.Errorf("printed\n%s\nwant\n%s", out.String(), want)

@@ -1,7 +1,8 @@
 // Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
 
 // Command check proves the product: it runs every step of `make test` in order, goes on after a failure, and says at the end what passed, what
-// failed and what was skipped and why. It exits with 0 only if nothing failed. Run it from the repository's root.
+// failed, what was skipped and why, and which tests passed only when they were run again, alone. It exits with 0 only if nothing failed. Run it
+// from the repository's root.
 package main
 
 import (
@@ -58,7 +59,7 @@ func steps(fuzztime time.Duration) []step {
 		{"shell scripts", shellcheck},
 		{"engine", func(ctx context.Context, _ *report) error { return command(ctx, "", "make", "engine") }},
 		{"build", func(ctx context.Context, _ *report) error { return command(ctx, "", "make", "build") }},
-		{"tests, with the race detector", func(ctx context.Context, r *report) error { return goTest(ctx, r, "", "-race", "./...") }},
+		{"tests, with the race detector", func(ctx context.Context, r *report) error { return goTest(ctx, r, "", []string{"-race"}, "./...") }},
 		{"tests that need root", rootTests},
 		{"nested modules", nestedTests},
 		{"fuzz", func(ctx context.Context, r *report) error { return fuzz(ctx, r, fuzztime) }},
@@ -146,6 +147,7 @@ func demo(ctx context.Context, _ *report) error {
 type report struct {
 	lines []line
 	skips []skip
+	flaky []failure
 	fails []string
 }
 
@@ -180,7 +182,7 @@ func (r *report) failed() bool {
 	return false
 }
 
-// print writes the summary: steps, skipped tests by reason, failed tests.
+// print writes the summary: steps, skipped tests by reason, flaky tests with what they said, failed tests.
 func (r *report) print(w io.Writer) {
 	fmt.Fprintf(w, "\n=== Summary\n")
 	for _, l := range r.lines {
@@ -198,6 +200,12 @@ func (r *report) print(w io.Writer) {
 		for _, test := range reason.tests {
 			fmt.Fprintf(w, "    %s\n", test)
 		}
+	}
+	if len(r.flaky) > 0 {
+		fmt.Fprintf(w, "\nFlaky tests (failed, then passed when run alone), with the end of what they said first:\n")
+	}
+	for _, f := range r.flaky {
+		fmt.Fprintf(w, "  %s\n%s", f.name(), f.excerpt())
 	}
 	if len(r.fails) > 0 {
 		fmt.Fprintf(w, "\nFailed tests:\n  %s\n", strings.Join(r.fails, "\n  "))
