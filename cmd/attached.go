@@ -269,10 +269,20 @@ func (s *session) finish(ctx context.Context, end *exit, err error) error {
 			code = c
 		}
 	}
-	if err != nil && end == nil { // Ctrl-C before all was up
+	if err != nil && end == nil && !onlyCanceled(err) {
 		return err
 	}
 	return exitWith(code)
+}
+
+// onlyCanceled reports whether all that went wrong is that the user ended it: the application was still starting when Ctrl-C came. What was
+// started has been stopped, so that the end is the same as a moment later.
+func onlyCanceled(err error) bool {
+	var many interface{ Unwrap() []error }
+	if errors.As(err, &many) {
+		return !slices.ContainsFunc(many.Unwrap(), func(e error) bool { return !onlyCanceled(e) })
+	}
+	return errors.Is(err, context.Canceled)
 }
 
 // stop stops the containers of the session, and kills them when the user asks a second time.
