@@ -49,6 +49,12 @@ type LoadOptions struct {
 	NoConsistency    bool
 	NoEnvResolution  bool // leave env_file unread and variables without a value unresolved
 
+	// FolderName gives the name that a project in a folder is named after; nil: the folder's own.
+	FolderName func(dir string) string
+	// Transform, when set, turns what the files say into the project that is wanted. It is given all services, those of inactive profiles
+	// too, and must not change its argument. It may be called twice.
+	Transform func(*types.Project) (*types.Project, error)
+
 	// Warn is told, before Load returns, of what the user should know but that stops nothing. Nil: forget it.
 	Warn func(Warning)
 }
@@ -72,9 +78,15 @@ func Load(ctx context.Context, o LoadOptions) (*types.Project, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := guard(func() (*types.Project, error) { return loader.LoadWithContext(ctx, r.details(), r.configure) })
+	p, err := r.load(ctx)
+	if err == nil && r.unset.ports {
+		// The files use the ports that they publish: those are known only now.
+		maps.Copy(r.env, PortVariables(p))
+		r.unset = &unsetVariables{}
+		p, err = r.load(ctx)
+	}
 	if err != nil {
-		return nil, r.files.explain(err)
+		return nil, err
 	}
 	r.warnings()
 	p.ComposeFiles = r.files.names()
@@ -82,6 +94,18 @@ func Load(ctx context.Context, o LoadOptions) (*types.Project, error) {
 		p.Environment[compatibilityVariable] = "true"
 	}
 	return r.finish(p)
+}
+
+// load reads the files and transforms what they say.
+func (r *reading) load(ctx context.Context) (*types.Project, error) {
+	p, err := guard(func() (*types.Project, error) { return loader.LoadWithContext(ctx, r.details(), r.configure) })
+	if err != nil {
+		return nil, r.files.explain(err)
+	}
+	if r.o.Transform == nil {
+		return p, nil
+	}
+	return r.o.Transform(p)
 }
 
 // Model reads Compose files into a tree of plain values, for printing. Services is not looked at; see [LoadOptions] for the rest.
@@ -199,7 +223,9 @@ func (r *reading) setName(l *loader.Options) {
 		l.SetProjectName(r.env[consts.ComposeProjectName], true)
 	case !r.files.nameProject():
 		folder := filepath.Base(r.projectDir)
-		if real, err := filepath.EvalSymlinks(r.projectDir); err == nil && filepath.Base(real) != folder {
+		if r.o.FolderName != nil {
+			folder = r.o.FolderName(r.projectDir)
+		} else if real, err := filepath.EvalSymlinks(r.projectDir); err == nil && filepath.Base(real) != folder {
 			r.o.Warn(Warning{Text: fmt.Sprintf("the project is named %q after a symbolic link, not after the folder it leads to", folder)})
 		}
 		name := loader.NormalizeProjectName(folder)

@@ -19,7 +19,10 @@ import (
 )
 
 // unsetVariables remembers the variables that were used without being set and without a default.
-type unsetVariables struct{ names []string }
+type unsetVariables struct {
+	names []string
+	ports bool // one that holds a published port (see PortVariables) was used, set or not
+}
 
 // substitute replaces the variables in a value of a Compose file. Each is handed to compose-go on its own: it takes time that grows with
 // the cube of their number in one text, and of their nesting.
@@ -55,6 +58,7 @@ func (u *unsetVariables) expand(variable string, lookup template.Mapping) (strin
 	}
 	return template.SubstituteWithOptions(variable, func(name string) (string, bool) {
 		v, ok := lookup(name)
+		u.ports = u.ports || strings.HasPrefix(name, portVariable)
 		if ok || !isBare(name, variable) {
 			return v, ok
 		}
