@@ -78,7 +78,7 @@ func (a *app) composeCommands() []*cobra.Command {
 	return []*cobra.Command{
 		newUpCommand(a), newDownCommand(a), newStartCommand(a), newStopCommand(a), newRestartCommand(a), newKillCommand(a), newRmCommand(a),
 		newPauseCommand(a), newUnpauseCommand(a), newCreateCommand(a), newScaleCommand(a),
-		newExecCommand(a), newRunCommand(a), newAttachCommand(a),
+		newExecCommand(a), newRunCommand(a), newAttachCommand(a), newCpCommand(a),
 		newPsCommand(a), newLogsCommand(a), newLsCommand(a), newPortCommand(a), newEventsCommand(a), newConfigCommand(a), newPlanCommand(a),
 		newWhyCommand(a),
 		newTopCommand(a), newVolumesCommand(a), newWaitCommand(a),
@@ -89,7 +89,7 @@ func (a *app) composeCommands() []*cobra.Command {
 
 // notYetCommands are docker compose's commands that dev does not have yet.
 var notYetCommands = map[string]string{
-	"bridge": "", "cp": "dev exec -T SERVICE tar … copies, too", "publish": "", "push": "dev build --push pushes what is built",
+	"bridge": "", "publish": "", "push": "dev build --push pushes what is built",
 	"stats": "", "watch": "dev up --build after a change",
 }
 
