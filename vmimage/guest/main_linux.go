@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/mdlayher/vsock"
 	"golang.org/x/sys/unix"
 
 	"github.com/seed71221737/dev/vmimage/guest/agent"
@@ -74,7 +75,7 @@ func runAgent() error {
 		env = append(env, strings.Fields(string(proxy))...)
 	}
 	s := &agent.Server{
-		HostKey: key, AuthorizedKeys: keys, Shell: "/bin/sh", Env: env,
+		HostKey: key, AuthorizedKeys: keys, Shell: "/bin/sh", Env: env, AgentSocket: "/run/host-services/ssh-auth.sock",
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Control: &agent.Control{
 			Program: "dev-guest", StatusFile: boot.StatusFile, LogDir: "/var/log/dev", DataDir: "/var", Docker: "/run/docker.sock",
@@ -91,5 +92,9 @@ func runAgent() error {
 	if err != nil {
 		return fmt.Errorf("listen for the host: %w", err)
 	}
-	return s.Serve(ctx, l)
+	listeners := []net.Listener{l}
+	if l, err := vsock.Listen(22, nil); err == nil { // most machines have no such device
+		listeners = append(listeners, l)
+	}
+	return s.Serve(ctx, listeners...)
 }

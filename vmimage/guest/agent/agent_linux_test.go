@@ -22,6 +22,7 @@ import (
 
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/seed71221737/dev/vmimage/guest/proto"
 )
@@ -306,4 +307,87 @@ func TestListening(t *testing.T) {
 	if err != nil || len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
 		t.Errorf("got %v, %v; want %v", got, err, want)
 	}
+}
+
+// TestKeyAgent: programs in the machine reach the SSH agent of whoever connected last, for as long as that connection is there.
+func TestKeyAgent(t *testing.T) {
+	host, hostPEM := newKey(t)
+	_ = host
+	login, _ := newKey(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(t.TempDir(), "a", "s")
+	s := &Server{HostKey: hostPEM, AuthorizedKeys: ssh.MarshalAuthorizedKey(login.PublicKey()), Shell: "/bin/sh", AgentSocket: socket, Log: slog.New(slog.DiscardHandler)}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	offer := func(comment string) *ssh.Client {
+		c, err := dial(l.Addr().String(), ssh.PublicKeys(login))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ring := agent.NewKeyring()
+		if err := ring.Add(agent.AddedKey{PrivateKey: key, Comment: comment}); err != nil {
+			t.Fatal(err)
+		}
+		if err := agent.ForwardToAgent(c, ring); err != nil {
+			t.Fatal(err)
+		}
+		x := openSession(t, c)
+		if err := agent.RequestAgentForwarding(x); err != nil {
+			t.Fatal(err)
+		}
+		out, err := x.Output("echo $SSH_AUTH_SOCK")
+		if got := strings.TrimSpace(string(out)); err != nil || got != socket {
+			t.Fatalf("the session's agent is %q, %v; want %q", got, err, socket)
+		}
+		return c
+	}
+	first := offer("first")
+	if got := keyComments(socket); got != "first" {
+		t.Errorf("with one agent: %q", got)
+	}
+	second := offer("second")
+	if got := keyComments(socket); got != "second" {
+		t.Errorf("with a newer agent: %q", got)
+	}
+	second.Close()
+	for keyComments(socket) != "first" { // until the machine has noticed that the second is gone
+		continue
+	}
+	first.Close()
+	for keyComments(socket) != "" {
+		continue
+	}
+}
+
+// keyComments lists the keys that an SSH agent offers; nothing where there is none.
+func keyComments(socket string) string {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	keys, err := agent.NewClient(conn).List()
+	if err != nil {
+		return ""
+	}
+	var names []string
+	for _, k := range keys {
+		names = append(names, k.Comment)
+	}
+	return strings.Join(names, " ")
 }

@@ -32,19 +32,45 @@ type Server struct {
 	Shell string
 	// Env is what sessions are started with.
 	Env []string
+	// AgentSocket is where programs and containers in the machine reach the SSH agent of the user, through the newest connection that offers one
+	// (auth-agent-req@openssh.com). Empty: not offered.
+	AgentSocket string
 	// Control answers control requests; nil: the subsystem is not there.
 	Control *Control
 	Log     *slog.Logger
+
+	keyAgents keyAgents
 }
 
-// Serve accepts connections until ctx ends, and waits for what runs on them to end.
-func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+// Serve accepts connections of all listeners until ctx ends or one of them fails, and waits for what runs on them to end.
+func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	config, err := s.config()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	if s.AgentSocket != "" {
+		wg.Go(func() { s.serveKeyAgent(ctx) })
+	}
+	for _, l := range listeners {
+		wg.Go(func() {
+			if err := s.accept(ctx, l, config); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	<-ctx.Done()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
+}
+
+// accept serves one listener's connections.
+func (s *Server) accept(ctx context.Context, l net.Listener, config *ssh.ServerConfig) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	pending := make(chan struct{}, maxPending)
@@ -125,10 +151,11 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, config *ssh.ServerCon
 	defer wg.Wait()
 	defer cancel()
 	wg.Go(func() { answerGlobal(requests) })
+	defer s.keyAgents.remove(sc)
 	for c := range channels {
 		wg.Go(func() {
 			defer s.logPanic()
-			s.channel(ctx, c)
+			s.channel(ctx, sc, c)
 		})
 	}
 }
@@ -148,10 +175,10 @@ func answerGlobal(requests <-chan *ssh.Request) {
 	}
 }
 
-func (s *Server) channel(ctx context.Context, c ssh.NewChannel) {
+func (s *Server) channel(ctx context.Context, conn ssh.Conn, c ssh.NewChannel) {
 	switch c.ChannelType() {
 	case "session":
-		s.session(ctx, c)
+		s.session(ctx, conn, c)
 	case "direct-streamlocal@openssh.com":
 		var p struct {
 			Path     string
@@ -194,13 +221,19 @@ func forward(ctx context.Context, c ssh.NewChannel, network, address string) {
 		_ = c.Reject(ssh.ConnectionFailed, err.Error())
 		return
 	}
-	defer conn.Close()
 	ch, requests, err := c.Accept()
 	if err != nil {
+		conn.Close()
 		return
 	}
-	defer ch.Close()
 	go ssh.DiscardRequests(requests)
+	join(ctx, ch, conn)
+}
+
+// join carries bytes between a channel and a socket until both directions have ended or ctx has, and closes both.
+func join(ctx context.Context, ch ssh.Channel, conn net.Conn) {
+	defer conn.Close()
+	defer ch.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	var wg sync.WaitGroup

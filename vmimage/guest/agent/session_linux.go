@@ -26,6 +26,7 @@ import (
 // session is one session channel: settings first, then one program.
 type session struct {
 	server *Server
+	conn   ssh.Conn
 	ch     ssh.Channel
 	env    []string
 	pty    *ptyRequest
@@ -47,12 +48,12 @@ type ptyRequest struct {
 
 type windowChange struct{ Columns, Rows, Width, Height uint32 }
 
-func (s *Server) session(ctx context.Context, c ssh.NewChannel) {
+func (s *Server) session(ctx context.Context, conn ssh.Conn, c ssh.NewChannel) {
 	ch, requests, err := c.Accept()
 	if err != nil {
 		return
 	}
-	x := &session{server: s, ch: ch, env: append([]string{}, s.Env...)}
+	x := &session{server: s, conn: conn, ch: ch, env: append([]string{}, s.Env...)}
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	started := false
@@ -104,6 +105,13 @@ func (x *session) prepare(r *ssh.Request, started bool) outcome {
 	case "signal":
 		var p struct{ Name string }
 		return outcome{ok: ssh.Unmarshal(r.Payload, &p) == nil && x.signal(p.Name)}
+	case "auth-agent-req@openssh.com":
+		if started || x.server.AgentSocket == "" {
+			return outcome{}
+		}
+		x.server.keyAgents.add(x.conn)
+		x.env = append(x.env, "SSH_AUTH_SOCK="+x.server.AgentSocket)
+		return outcome{ok: true}
 	case "shell":
 		return x.command(started, "-l")
 	case "exec":

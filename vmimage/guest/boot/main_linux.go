@@ -50,6 +50,7 @@ func Main() error {
 		m.record.problem("%v", err)
 	}
 	m.record.persist()
+	saveMemory()
 	m.record.stage("mounts")
 	go watchPowerButton(orders)
 	go func() {
@@ -92,8 +93,9 @@ func (m *machine) bring(ctx context.Context) {
 	m.identity()
 	m.record.stage("identity")
 	var wg sync.WaitGroup
-	wg.Go(func() { defer m.logPanic(); m.network(ctx) })
-	wg.Go(func() { defer m.logPanic(); m.data(ctx, disks) })
+	linked := make(chan struct{})
+	wg.Go(func() { defer m.logPanic(); m.network(ctx, linked) })
+	wg.Go(func() { defer m.logPanic(); m.data(ctx, disks, linked) })
 	wg.Go(func() { defer m.logPanic(); m.prepare() })
 	wg.Wait()
 	m.late(ctx)
@@ -194,7 +196,15 @@ func trust(pem string) error {
 	return unix.Mount(merged, bundle, "", unix.MS_BIND, "")
 }
 
-func (m *machine) network(ctx context.Context) {
+// network brings the link up and starts the agent; linked is closed when the first is done or has failed.
+func (m *machine) network(ctx context.Context, linked chan<- struct{}) {
+	_ = m.index.load(vsockModules()...) // without them the agent can still be reached over the network
+	m.link(ctx, linked)
+	m.start(ctx, service{name: "agent", args: []string{"/usr/sbin/dev-guest", "agent"}, log: "", grace: 5 * time.Second})
+}
+
+func (m *machine) link(ctx context.Context, done chan<- struct{}) {
+	defer close(done)
 	renew, err := network(ctx, m.seed)
 	if err != nil {
 		m.record.problem("%v", err)
@@ -204,11 +214,13 @@ func (m *machine) network(ctx context.Context) {
 	if renew != nil {
 		go renew(ctx)
 	}
-	m.start(ctx, service{name: "agent", args: []string{"/usr/sbin/dev-guest", "agent"}, log: "", grace: 5 * time.Second})
 }
 
+// engineEnv makes the engine's programs give memory back: their heaps grow by half, not to the double, before garbage is collected.
+var engineEnv = []string{"GOGC=50"}
+
 // data mounts the data disk and starts the engine on it.
-func (m *machine) data(ctx context.Context, disks []disk) {
+func (m *machine) data(ctx context.Context, disks []disk, linked <-chan struct{}) {
 	err := mountData(ctx, disks, m.seed.DataDisk, m.table.command, m.record)
 	if err != nil {
 		m.record.problem("%v", err)
@@ -224,16 +236,15 @@ func (m *machine) data(ctx context.Context, disks []disk) {
 		m.record.problem("%v", err)
 		return
 	}
-	m.start(ctx, service{name: "containerd", args: []string{"containerd", "--config", containerdConfig}, log: "/var/log/dev/containerd.log", notify: notifyContainerd, grace: 10 * time.Second})
-	m.start(ctx, service{name: "dockerd", args: []string{"dockerd", "--config-file", daemonConfig, "--pidfile", "/run/docker.pid"}, log: "/var/log/dev/dockerd.log", notify: notifyDockerd, grace: 60 * time.Second})
+	m.start(ctx, service{name: "containerd", args: []string{"containerd", "--config", containerdConfig}, env: engineEnv, log: "/var/log/dev/containerd.log", notify: notifyContainerd, grace: 10 * time.Second})
+	<-linked // containers that start with the engine get the name servers of the link
+	m.start(ctx, service{name: "dockerd", args: []string{"dockerd", "--config-file", daemonConfig, "--pidfile", "/run/docker.pid"}, env: engineEnv, log: "/var/log/dev/dockerd.log", notify: notifyDockerd, grace: 60 * time.Second})
 }
 
 // prepare loads what the engine will ask for, so that it need not wait, and sets the kernel up.
 func (m *machine) prepare() {
 	_ = m.index.load("overlay", "bridge", "br_netfilter", "veth", "nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_nat", "nft_fib_inet",
 		"nft_compat", "nft_reject_inet", "nft_limit", "nft_hash", "nf_conntrack_netlink", "xt_conntrack", "xt_addrtype", "xt_MASQUERADE", "xfrm_user", "tun", "fuse") // what is missing, its user will name
-	// Huge pages for who asks: given to everybody, they make the idle engine's heaps larger by half.
-	_ = os.WriteFile("/sys/kernel/mm/transparent_hugepage/enabled", []byte("madvise"), 0o644) // a kernel without them needs none
 	if err := applySysctls(sysctls); err != nil {
 		m.record.line("kernel settings: %v", err)
 	}
@@ -257,7 +268,7 @@ func (m *machine) late(ctx context.Context) {
 	if err := swap(ctx, m.seed, m.table.command); err != nil {
 		m.record.warn("%v", err)
 	}
-	_ = m.index.load("binfmt_misc", "vmw_vsock_virtio_transport", "hv_balloon", "ptp_kvm") // no such device: no loss
+	_ = m.index.load("binfmt_misc", "hv_balloon", "ptp_kvm") // no such device: no loss
 	m.record.stage("machine")
 }
 

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -68,3 +70,25 @@ func Modprobe(args []string) error {
 	}
 	return errors.Join(errs...)
 }
+
+// vsockModules are the drivers for a socket to the host that no network is needed for, where the machine has the device.
+func vsockModules() []string {
+	var names []string
+	for pattern, module := range map[string]string{
+		"/sys/bus/virtio/devices/*/modalias": "vmw_vsock_virtio_transport",
+		"/sys/bus/vmbus/devices/*/modalias":  "hv_sock",
+	} {
+		files, _ := filepath.Glob(pattern)
+		for _, f := range files {
+			alias, _ := os.ReadFile(f)
+			if module == "hv_sock" || strings.HasPrefix(string(alias), virtioVsock) {
+				names = append(names, module)
+				break
+			}
+		}
+	}
+	return names
+}
+
+// virtioVsock begins the alias of virtio's socket device, number 19.
+const virtioVsock = "virtio:d00000013"

@@ -5,8 +5,10 @@ package boot
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -62,6 +64,20 @@ func enableControllers() error {
 		return fmt.Errorf("enable cgroup controllers: %w", err)
 	}
 	return nil
+}
+
+// saveMemory keeps the kernel from holding what a small machine needs otherwise. It runs before the first program is started.
+func saveMemory() {
+	// Huge pages for who asks: given to everybody, they make the idle engine's heaps larger by half.
+	_ = os.WriteFile("/sys/kernel/mm/transparent_hugepage/enabled", []byte("madvise"), 0o644) // a kernel without them needs none
+	// For huge pages the kernel raises the reserve of free memory, and with it the pages that each CPU keeps at hand, by tens of mebibytes. This is its
+	// own formula without them.
+	var si unix.Sysinfo_t
+	if err := unix.Sysinfo(&si); err != nil {
+		return
+	}
+	kib := float64(si.Totalram) * float64(si.Unit) / 1024
+	_ = os.WriteFile("/proc/sys/vm/min_free_kbytes", strconv.AppendInt(nil, int64(4*math.Sqrt(kib)), 10), 0o644) // more memory used, no harm else
 }
 
 // sysctls are what developers' programs need, and what networks of containers need.
