@@ -163,6 +163,7 @@ var importRules = []importRule{
 	{
 		in:     "machine/...",
 		forbid: []string{module + "/cmd/...", module + "/compose/...", module + "/engine/...", "github.com/spf13/..."},
+		except: []string{module + "/engine/native/atomicfile"},
 		why:    "imports go cmd → machine → {vmimage, hostagent}",
 	},
 	{
