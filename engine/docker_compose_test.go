@@ -253,7 +253,7 @@ func tidy(key string, v any) any {
 
 // place is what an item of a list is sorted by: a mount's place in the container, or the whole item.
 func place(v any) string {
-	if m, ok := v.(map[string]any); ok {
+	if m, ok := v.(map[string]any); ok && (m["Target"] != nil || m["Destination"] != nil) {
 		return text(m["Target"]) + text(m["Destination"])
 	}
 	return text(v)
