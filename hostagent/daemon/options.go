@@ -1,0 +1,110 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/seed71221737/dev/hostagent"
+	"github.com/seed71221737/dev/vmimage/guest/proto"
+)
+
+// Options say what machine to serve, and where. The paths are the machine folder's.
+type Options struct {
+	Machine string
+	// RunLock is held for Run's whole life. Control is the agent's own socket, Docker the engine's, both named pipes on Windows.
+	RunLock, Control, Docker string
+	// Network, Console and Seed are passed on in the Link. Shares' sockets are made beside Network.
+	Network, Console, Seed string
+	// MAC is the address of the VM's network card.
+	MAC string
+	// Start starts the VM: a driver's method, bound to a machine's folder and spec.
+	Start func(ctx context.Context, l hostagent.Link) (hostagent.VM, error)
+	// Key logs in; HostKey is the only one the guest may answer with.
+	Key     ssh.Signer
+	HostKey ssh.PublicKey
+	// WriteSeed writes the seed disk. It is called before each boot with what only the agent knows.
+	WriteSeed func(SeedParts) error
+	Shares    []Share
+	// TLS is the folder with ca.pem, server.pem and server-key.pem for the engine's TCP socket; "": there is none.
+	TLS string
+	// TCPPort and SSHPort are the wished loopback ports; 0, or one that is taken: any free one.
+	TCPPort, SSHPort int
+	// Env is the host's environment: its proxy settings are handed to the guest, and SSH_AUTH_SOCK is forwarded.
+	Env []string
+	// Hosts are names of the user's own that the guest's DNS answers.
+	Hosts map[string]netip.Addr
+	// Subnet is the guest's network; zero: 192.168.127.0/24.
+	Subnet netip.Prefix
+	// Deadlines replace the defaults of single stages.
+	Deadlines map[hostagent.Stage]time.Duration
+	// StopGrace is how long an orderly stop may take before the power button is pressed, where the request does not say it; 0: 30 s.
+	StopGrace time.Duration
+	Logger    *slog.Logger
+}
+
+// Share is a host folder for the guest.
+type Share struct {
+	// Tag names the device, at most 36 bytes.
+	Tag string
+	// Host is the folder, Guest where the guest mounts it; "": hostagent.GuestPath of Host.
+	Host, Guest string
+	ReadOnly    bool
+}
+
+// SeedParts are the agent's part of the seed; the rest (keys, host name, entropy) is the caller's. Engine and Sysctl are to be merged with the caller's
+// own, which win.
+type SeedParts struct {
+	Time         time.Time
+	Network      proto.Network
+	Mounts       []proto.Mount
+	Proxy        map[string]string
+	Certificates string
+	Sysctl       map[string]string
+	Engine       map[string]json.RawMessage
+}
+
+// defaultDeadlines are for a slow machine under software emulation; what hangs is told by the stage anyhow.
+func defaultDeadlines() map[hostagent.Stage]time.Duration {
+	return map[hostagent.Stage]time.Duration{
+		hostagent.StageProcess:  60 * time.Second,
+		hostagent.StageLink:     3 * time.Minute,
+		hostagent.StageEngine:   5 * time.Minute,
+		hostagent.StageShares:   60 * time.Second,
+		hostagent.StageForwards: 60 * time.Second,
+	}
+}
+
+// withDefaults completes o, or says what is missing.
+func (o Options) withDefaults() (Options, error) {
+	for name, missing := range map[string]bool{
+		"Machine": o.Machine == "", "RunLock": o.RunLock == "", "Control": o.Control == "", "Docker": o.Docker == "", "Network": o.Network == "",
+		"Start": o.Start == nil, "Key": o.Key == nil, "HostKey": o.HostKey == nil, "WriteSeed": o.WriteSeed == nil, "Logger": o.Logger == nil,
+	} {
+		if missing {
+			return o, fmt.Errorf("start the host agent: option %s is missing", name)
+		}
+	}
+	if !o.Subnet.IsValid() {
+		o.Subnet = netip.MustParsePrefix("192.168.127.0/24")
+	}
+	if !o.Subnet.Addr().Is4() || o.Subnet.Bits() > 28 {
+		return o, errors.New("start the host agent: the subnet must be IPv4 with at least 16 addresses")
+	}
+	if o.StopGrace == 0 {
+		o.StopGrace = 30 * time.Second
+	}
+	deadlines := defaultDeadlines()
+	maps.Copy(deadlines, o.Deadlines)
+	o.Deadlines = deadlines
+	return o, nil
+}
