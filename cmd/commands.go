@@ -81,7 +81,7 @@ func (a *app) composeCommands() []*cobra.Command {
 		newExecCommand(a), newRunCommand(a), newAttachCommand(a), newCpCommand(a),
 		newPsCommand(a), newLogsCommand(a), newLsCommand(a), newPortCommand(a), newEventsCommand(a), newConfigCommand(a), newPlanCommand(a),
 		newWhyCommand(a),
-		newTopCommand(a), newVolumesCommand(a), newWaitCommand(a),
+		newTopCommand(a), newStatsCommand(a), newVolumesCommand(a), newWaitCommand(a),
 		newBuildCommand(a), newPullCommand(a), newImagesCommand(a), newCommitCommand(a), newExportCommand(a),
 		newVersionCommand(a),
 	}
@@ -90,7 +90,7 @@ func (a *app) composeCommands() []*cobra.Command {
 // notYetCommands are docker compose's commands that dev does not have yet.
 var notYetCommands = map[string]string{
 	"bridge": "", "publish": "", "push": "dev build --push pushes what is built",
-	"stats": "", "watch": "dev up --build after a change",
+	"watch": "dev up --build after a change",
 }
 
 func unknownCommand(c *cobra.Command, name string) error {
