@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/seed71221737/dev/compose"
+	"github.com/seed71221737/dev/internal/portholder"
 )
 
 // PortError tells that a container's port on the host is taken, and by whom if that could be found out.
@@ -132,9 +133,9 @@ func (t *task) nameHolder(ctx context.Context, e *PortError) {
 	if !strings.HasPrefix(t.host, "unix://") {
 		return
 	}
-	if p, ok := portHolder(e.Protocol, e.Address, e.Port); ok {
+	if p, ok := portholder.Find(e.Protocol, e.Address, e.Port); ok {
 		e.Holder = p.String()
-		e.hint = fmt.Sprintf("stop that process (pid %d), or publish another port of the host", p.pid)
+		e.hint = fmt.Sprintf("stop that process (pid %d), or publish another port of the host", p.PID)
 	}
 }
 
@@ -155,11 +156,3 @@ func (t *task) publisher(ctx context.Context, e *PortError) (compose.Container, 
 	}
 	return compose.Container{}, false
 }
-
-// process is one that holds a port.
-type process struct {
-	pid  int
-	name string
-}
-
-func (p process) String() string { return fmt.Sprintf("process %s (pid %d)", p.name, p.pid) }

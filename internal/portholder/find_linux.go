@@ -1,6 +1,6 @@
 // Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
 
-package engine
+package portholder
 
 import (
 	"bufio"
@@ -14,9 +14,9 @@ import (
 	"strings"
 )
 
-// portHolder finds a process of this network namespace that listens on the port at an address that excludes addr. It needs the right to
-// look at that process, which root has.
-func portHolder(protocol string, addr netip.Addr, port uint16) (process, bool) {
+// Find finds a process of this network namespace that listens on the port (protocol tcp or udp) at an address that excludes addr. It needs the right
+// to look at that process: root has it for all, a user for their own.
+func Find(protocol string, addr netip.Addr, port uint16) (Process, bool) {
 	var inodes []string
 	for _, table := range []string{protocol, protocol + "6"} {
 		f, err := os.Open("/proc/net/" + table)
@@ -31,7 +31,7 @@ func portHolder(protocol string, addr netip.Addr, port uint16) (process, bool) {
 		_ = f.Close()
 	}
 	if len(inodes) == 0 {
-		return process{}, false
+		return Process{}, false
 	}
 	return socketOwnerProcess(inodes)
 }
@@ -98,14 +98,14 @@ func parseSocketAddress(s string) (netip.AddrPort, bool) {
 }
 
 // socketOwnerProcess finds a process with one of the sockets open.
-func socketOwnerProcess(inodes []string) (process, bool) {
+func socketOwnerProcess(inodes []string) (Process, bool) {
 	links := make([]string, len(inodes))
 	for i, inode := range inodes {
 		links[i] = "socket:[" + inode + "]"
 	}
 	fds, err := filepath.Glob("/proc/[0-9]*/fd/*")
 	if err != nil {
-		return process{}, false
+		return Process{}, false
 	}
 	for _, fd := range fds {
 		target, err := os.Readlink(fd)
@@ -118,7 +118,7 @@ func socketOwnerProcess(inodes []string) (process, bool) {
 			continue
 		}
 		name, _ := os.ReadFile(filepath.Join(dir, "comm"))
-		return process{pid: pid, name: strings.TrimSpace(string(name))}, true
+		return Process{PID: pid, Name: strings.TrimSpace(string(name))}, true
 	}
-	return process{}, false
+	return Process{}, false
 }

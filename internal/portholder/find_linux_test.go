@@ -1,6 +1,6 @@
 // Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
 
-package engine
+package portholder
 
 import (
 	"net"
@@ -60,12 +60,12 @@ func TestPortHolder(t *testing.T) {
 		"udp": {"127.0.0.1", udp.LocalAddr().(*net.UDPAddr).Port, true},
 	}
 	for protocol, tt := range tests {
-		p, ok := portHolder(protocol, netip.MustParseAddr(tt.addr), uint16(tt.port))
-		if !ok || p.pid != os.Getpid() || p.name == "" {
+		p, ok := Find(protocol, netip.MustParseAddr(tt.addr), uint16(tt.port))
+		if !ok || p.PID != os.Getpid() || p.Name == "" {
 			t.Errorf("%s: got %+v, %v", protocol, p, ok)
 		}
 	}
-	if p, ok := portHolder("tcp", netip.MustParseAddr("127.0.0.2"), uint16(tests["tcp"].port)); ok {
+	if p, ok := Find("tcp", netip.MustParseAddr("127.0.0.2"), uint16(tests["tcp"].port)); ok {
 		t.Errorf("another address is held by %v", p)
 	}
 }
