@@ -139,14 +139,14 @@ func newWatchRule(s types.ServiceConfig, i int, base []matcher) (WatchRule, erro
 	return r, r.compile(base)
 }
 
-// NewInferredRule makes a rule that is in no file, for the service as [WatchRules] would. from is a path on the host, to one in the container, which
-// ends in a slash to mean a folder that from goes into.
-func NewInferredRule(s types.ServiceConfig, action types.WatchAction, from, to string, ignore []string) (WatchRule, error) {
+// NewInferredRule makes a rule that is in no file, for the service as [WatchRules] would: of a path on the host, to one in the container unless it is
+// empty, for what the patterns include only if there are any.
+func NewInferredRule(s types.ServiceConfig, action types.WatchAction, from, to string, include []string) (WatchRule, error) {
 	base, err := ignoreOf(s)
 	if err != nil {
 		return WatchRule{}, err
 	}
-	r := WatchRule{Service: s.Name, Path: filepath.Clean(from), Action: action, Target: to, Inferred: true, Ignored: ignore}
+	r := WatchRule{Service: s.Name, Path: filepath.Clean(from), Action: action, Target: to, Inferred: true, Included: include}
 	return r, r.compile(base)
 }
 
