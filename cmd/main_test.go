@@ -38,11 +38,13 @@ func TestScript(t *testing.T) {
 	})
 }
 
-// TestEngineScript runs the program on a real engine. Scripts get the engine in DOCKER_HOST, an image busybox:test, and a project named after
-// the script as long as their Compose file is in their first folder.
+// TestEngineScript runs the program on a real engine. Scripts get the engine in DOCKER_HOST, an image busybox:test, the address of a registry in
+// REGISTRY (user and password: me, geheim; anonymous for repositories under open/), and a project named after the script as long as their Compose
+// file is in their first folder.
 func TestEngineScript(t *testing.T) {
 	engine := enginetest.Start(t)
 	enginetest.BusyboxImage(t, engine.Client(t), "busybox:test")
+	registry := startRegistry(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/engine",
 		RequireExplicitExec: true,
@@ -50,6 +52,7 @@ func TestEngineScript(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			setHome(e)
 			e.Setenv("DOCKER_HOST", engine.Host)
+			e.Setenv("REGISTRY", registry)
 			if peer := composePeer(); peer != "" {
 				e.Setenv("COMPOSE", peer)
 			}

@@ -23,12 +23,15 @@ func (p *plainProgress) Event(e compose.Event) {
 	if p.builds.take(e) {
 		return
 	}
-	if s, ok := p.status(e); ok && s.Part == "" {
+	if s, ok := p.status(e); ok {
 		p.show(s)
 	}
 }
 
 func (p *plainProgress) show(s status) {
+	if s.Part != "" {
+		return
+	}
 	p.lock.Lock()
 	defer p.lock.Unlock()
 	if p.last[s.ID] == s.Text && s.State < rowWarning {
