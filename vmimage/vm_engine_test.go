@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -93,7 +94,23 @@ func (m *vm) health() proto.Health {
 	return h
 }
 
-// TestVMRunsContainersAndKeepsVolumes: containers find each other by name and publish ports; a volume survives power-off, a power cut, and another image.
+// settled waits until the boot is over, with the data disk in use, and returns the machine's health.
+func (m *vm) settled() proto.Health {
+	m.t.Helper()
+	m.await("finish the boot", func() error {
+		var info proto.Info
+		if err := m.control().Call(context.Background(), proto.MethodInfo, nil, &info); err != nil {
+			return err
+		}
+		if info.Status.DataSchema != 1 || !slices.ContainsFunc(info.Status.Stages, func(s proto.Stage) bool { return s.Name == "machine" }) {
+			return fmt.Errorf("so far: %+v", info.Status)
+		}
+		return nil
+	})
+	return m.health()
+}
+
+// TestVMRunsContainersAndKeepsVolumes: containers find each other by name and publish ports; a volume survives a power cut.
 func TestVMRunsContainersAndKeepsVolumes(t *testing.T) {
 	requireVM(t, "qemu-system-x86_64")
 	m := newVM(t, "amd64", testImage(t, "amd64"))
@@ -121,12 +138,6 @@ func TestVMRunsContainersAndKeepsVolumes(t *testing.T) {
 	if got := m.output("writer", "echo kept > /data/file; sync; cat /data/file", "", "vol"); got != "kept" {
 		t.Fatalf("write: %q", got)
 	}
-	m.powerOff()
-
-	m.boot()
-	if got := m.output("after-power-off", "cat /data/file", "", "vol"); got != "kept" {
-		t.Errorf("after power-off: %q", got)
-	}
 	m.kill() // a power cut
 
 	m.boot()
@@ -134,7 +145,18 @@ func TestVMRunsContainersAndKeepsVolumes(t *testing.T) {
 		t.Errorf("after a power cut: %q", got)
 	}
 	m.powerOff()
+}
 
+// TestVMKeepsVolumesAcrossImages: a volume survives power-off, another image, and the way back.
+func TestVMKeepsVolumesAcrossImages(t *testing.T) {
+	requireSlowVM(t, "qemu-system-x86_64")
+	m := newVM(t, "amd64", testImage(t, "amd64"))
+	m.boot()
+	m.importBusybox()
+	if got := m.output("writer", "echo kept > /data/file; cat /data/file", "", "vol"); got != "kept" {
+		t.Fatalf("write: %q", got)
+	}
+	m.powerOff()
 	before := m.image
 	m.image = otherImage(t)
 	m.boot()
@@ -149,6 +171,60 @@ func TestVMRunsContainersAndKeepsVolumes(t *testing.T) {
 	m.boot()
 	if got := m.output("after-going-back", "cat /data/file", "", "vol"); got != "kept" {
 		t.Errorf("after going back: %q", got)
+	}
+}
+
+// TestVMServesTheHost: what the host asks of a machine beyond the engine, in one boot: swap, snapshots, trimming, sizes, and the power button.
+func TestVMServesTheHost(t *testing.T) {
+	requireVM(t, "qemu-system-x86_64")
+	m := newVM(t, "amd64", testImage(t, "amd64"))
+	m.edit = func(s *proto.Seed) {
+		s.SwapMiB, s.ZramMiB = 64, 128
+		s.Sysctl = map[string]string{"vm.swappiness": "42"}
+	}
+	m.boot()
+	if h := m.settled(); !h.OK {
+		t.Errorf("health: %+v", h)
+	}
+	if got := m.sh("cat /proc/swaps"); !strings.Contains(got, "/dev/zram0") || !strings.Contains(got, "/var/.dev-swap") {
+		t.Errorf("swap: %s", got)
+	}
+	if got := m.sh("cat /proc/sys/vm/swappiness /proc/sys/net/ipv4/ip_forward"); got != "42\n1" {
+		t.Errorf("kernel settings: %q", got)
+	}
+	control, ctx := m.control(), context.Background()
+	if err := control.Call(ctx, proto.MethodFreeze, nil, nil); err != nil {
+		t.Error(err)
+	}
+	later := time.Now().Add(48 * time.Hour)
+	if err := control.Call(ctx, proto.MethodThaw, proto.AfterRestore{Time: later, Entropy: []byte("fresh entropy of the host")}, nil); err != nil {
+		t.Error(err)
+	}
+	var info proto.Info
+	if err := control.Call(ctx, proto.MethodInfo, nil, &info); err != nil || info.Clock.Before(later) {
+		t.Errorf("after a restore the clock is at %v, %v; want %v or later", info.Clock, err, later)
+	}
+	if err := control.Call(ctx, proto.MethodTrim, nil, nil); err != nil {
+		t.Error(err)
+	}
+	var ports []proto.Port
+	if err := control.Call(ctx, proto.MethodPorts, nil, &ports); err != nil || !slices.ContainsFunc(ports, func(p proto.Port) bool { return p.Port == 22 }) {
+		t.Errorf("ports: %+v, %v", ports, err)
+	}
+	if err := control.Call(ctx, proto.MethodMount, proto.Mount{Source: "none", Target: "/Users/me", Type: "tmpfs"}, nil); err != nil {
+		t.Error(err)
+	}
+	if got := m.sh("echo x > /Users/me/file && cat /Users/me/file"); got != "x" {
+		t.Errorf("a share: %q", got)
+	}
+	var logs proto.Logs
+	if err := control.Call(ctx, proto.MethodLogs, proto.LogsRequest{Name: "dockerd"}, &logs); err != nil || !strings.Contains(logs.Text, "API listen") {
+		t.Errorf("logs: %v, %q", err, logs.Text)
+	}
+	m.qmp("system_powerdown")
+	m.awaitEnd()
+	if got := m.console(); !strings.Contains(got, "data written") {
+		t.Errorf("the power button did not end the machine in order:\n%s", got)
 	}
 }
 
@@ -169,7 +245,7 @@ func otherImage(t *testing.T) string {
 
 // TestVMFullDataDisk: a full disk is reported, the machine stays reachable, and it recovers when there is room again.
 func TestVMFullDataDisk(t *testing.T) {
-	requireVM(t, "qemu-system-x86_64")
+	requireSlowVM(t, "qemu-system-x86_64")
 	m := newVM(t, "amd64", testImage(t, "amd64"))
 	if err := os.Truncate(filepath.Join(m.dir, "data"), 300<<20); err != nil {
 		t.Fatal(err)
@@ -206,7 +282,7 @@ func TestVMFullDataDisk(t *testing.T) {
 
 // TestVMDamagedDataDisk: what can be repaired is, with a warning; what cannot be told is left alone.
 func TestVMDamagedDataDisk(t *testing.T) {
-	requireVM(t, "qemu-system-x86_64")
+	requireSlowVM(t, "qemu-system-x86_64")
 	m := newVM(t, "amd64", testImage(t, "amd64"))
 	data := filepath.Join(m.dir, "data")
 	m.boot()

@@ -3,6 +3,7 @@
 package vmimage
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"crypto/ed25519"
@@ -17,42 +18,96 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/seed71221737/dev/engine/native/archive"
 	"github.com/seed71221737/dev/vmimage/guest/proto"
 )
 
-// The tests in vm_*_test.go boot machines under QEMU in software emulation: DEV_TEST_VM=1 asks for them. DEV_TEST_IMAGE_CACHE keeps downloads,
-// DEV_TEST_VM_IMAGE names a folder with built images (amd64, arm64) to use instead of building.
+// The tests in vm_*_test.go boot machines under QEMU in software emulation. DEV_TEST_VM=1 asks for those of `make test`, DEV_TEST_VM=all for all.
+// DEV_TEST_IMAGE_CACHE keeps downloads, DEV_TEST_VM_IMAGE names a folder with built images (amd64, arm64) to use instead of building.
 
-// requireVM skips where a test cannot run.
+// requireVM skips where a test was not asked for or cannot run.
 func requireVM(t *testing.T, programs ...string) {
 	t.Helper()
 	if os.Getenv("DEV_TEST_VM") == "" {
-		t.Skip("boots machines under QEMU: set DEV_TEST_VM=1")
+		t.Skip("boots machines under QEMU: set DEV_TEST_VM=1, or all for the slow ones, too")
 	}
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
-			t.Skipf("needs %s: %v", p, err)
+			t.Skipf("needs %s (hack/deps.sh machines): %v", p, err)
 		}
 	}
 }
 
-// testImage builds an image of what is in the tree, from the locked packages.
+// requireSlowVM is requireVM for what takes minutes or repeats what faster tests prove.
+func requireSlowVM(t *testing.T, programs ...string) {
+	t.Helper()
+	requireVM(t, programs...)
+	if os.Getenv("DEV_TEST_VM") != "all" {
+		t.Skip("takes long: set DEV_TEST_VM=all")
+	}
+}
+
+// images are built once for all tests of a run, in a folder that TestMain removes.
+var images struct {
+	mu   sync.Mutex
+	dir  string
+	done map[string]bool
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if images.dir != "" {
+		if err := os.RemoveAll(images.dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// testImage is an image of what is in the tree, with the engine where there is a bundle for that architecture.
 func testImage(t *testing.T, arch string) string {
 	t.Helper()
 	if dir := os.Getenv("DEV_TEST_VM_IMAGE"); dir != "" {
 		return filepath.Join(dir, arch)
 	}
-	dir := filepath.Join(t.TempDir(), "image")
-	buildTestImage(t, arch, dir)
+	images.mu.Lock()
+	defer images.mu.Unlock()
+	if images.dir == "" {
+		var err error
+		if images.dir, err = os.MkdirTemp("", "dev-test-images-*"); err != nil {
+			t.Fatal(err)
+		}
+		images.done = map[string]bool{}
+	}
+	dir := filepath.Join(images.dir, arch)
+	if !images.done[arch] {
+		buildTestImage(t, arch, dir)
+		images.done[arch] = true
+	}
 	return dir
 }
 
+// hasEngine says whether an image has the real engine, and not the stand-in for architectures without a bundle.
+func hasEngine(t *testing.T, image string) bool {
+	t.Helper()
+	m, err := Verify(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.Engine != standInEngine
+}
+
+// buildTestImage builds from the locked packages, or, where the host's mirror has moved past them, from what it has now.
 func buildTestImage(t *testing.T, arch, dir string) {
 	t.Helper()
 	ctx := context.Background()
@@ -74,15 +129,66 @@ func buildTestImage(t *testing.T, arch, dir string) {
 	}
 	engine := filepath.Join("..", "dist", "engine-linux-"+arch+".tar.zst")
 	if _, err := os.Stat(engine); err != nil {
-		t.Skipf("no engine bundle (make bundle): %v", err)
+		engine = writeStandInEngine(t, arch)
 	}
-	_, err = Build(ctx, BuildOptions{
+	o := BuildOptions{
 		Spec: spec, Lock: lock, Arch: arch, Engine: engine, Guest: guest, GuestProtocol: proto.Version,
 		Mirrors: Mirrors{Host: os.DirFS("/")}, Downloads: &Downloads{Dir: cache}, Dir: dir,
-	})
+	}
+	_, err = Build(ctx, o)
+	if gone := (*GoneError)(nil); errors.As(err, &gone) {
+		t.Logf("the lock's packages are gone from the mirror; resolving anew: %v", err)
+		o.Lock, err = Refresh(ctx, spec, RefreshOptions{Keyring: DefaultKeyring, Mirrors: o.Mirrors, Downloads: o.Downloads, Arches: Arches, Now: time.Now()})
+		if err == nil {
+			_, err = Build(ctx, o)
+		}
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// standInEngine is the version of a bundle whose programs only wait.
+const standInEngine = "0-stand-in"
+
+// writeStandInEngine makes such a bundle: the boot up to the agent can be tested without the minutes that cross-compiling an engine takes.
+func writeStandInEngine(t *testing.T, arch string) string {
+	t.Helper()
+	const program = "#!/bin/sh\nexec sleep 1000000\n"
+	m := archive.Manifest{Schema: archive.Schema, Version: standInEngine, OS: "linux", Arch: arch}
+	for _, name := range []string{"bin/containerd", "bin/dockerd"} {
+		m.Files = append(m.Files, archive.File{Path: name, Mode: "0755", Size: int64(len(program)), SHA256: hexSum([]byte(program))})
+	}
+	manifest, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	z, err := zstd.NewWriter(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := tar.NewWriter(z)
+	add := func(name string, mode int64, data []byte) {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: mode, Size: int64(len(data)), Typeflag: tar.TypeReg}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(archive.ManifestName, 0o644, manifest)
+	for _, f := range m.Files {
+		add(f.Path, 0o755, []byte(program))
+	}
+	if err := errors.Join(w.Close(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(t.TempDir(), "engine.tar.zst")
+	if err := os.WriteFile(name, b.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 // TestVMBuildImages builds images into DEV_TEST_VM_IMAGE, for the other tests to share.
@@ -90,7 +196,7 @@ func TestVMBuildImages(t *testing.T) {
 	requireVM(t)
 	dir := os.Getenv("DEV_TEST_VM_IMAGE")
 	if dir == "" {
-		t.Skip("DEV_TEST_VM_IMAGE is not set: each test builds its own image")
+		t.Skip("DEV_TEST_VM_IMAGE is not set: the tests build their own images")
 	}
 	for _, arch := range Arches {
 		buildTestImage(t, arch, filepath.Join(dir, arch))
@@ -107,12 +213,14 @@ type vm struct {
 	key     ed25519.PrivateKey
 	extra   []string // QEMU arguments
 	uefi    bool
+	microvm bool
 	cmd     *exec.Cmd
 	done    chan error
 	began   time.Time
 	forward []string // further host forwards, in QEMU's words
 	ssh     *ssh.Client
 	edit    func(*proto.Seed)
+	monitor string // QEMU's control socket
 }
 
 // newVM makes a machine with an empty data disk of 2 GiB.
@@ -122,7 +230,11 @@ func newVM(t *testing.T, arch, image string) *vm {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &vm{t: t, dir: t.TempDir(), image: image, arch: arch, key: key}
+	short, err := os.MkdirTemp("", "vm") // a socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &vm{t: t, dir: t.TempDir(), image: image, arch: arch, key: key, monitor: filepath.Join(short, "qmp")}
 	f, err := os.Create(filepath.Join(m.dir, "data"))
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +242,12 @@ func newVM(t *testing.T, arch, image string) *vm {
 	if err := errors.Join(f.Truncate(2<<30), f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(m.kill)
+	t.Cleanup(func() {
+		m.kill()
+		if err := os.RemoveAll(short); err != nil {
+			t.Error(err)
+		}
+	})
 	return m
 }
 
@@ -171,17 +288,22 @@ func (m *vm) args() (string, []string) {
 		program, machine, cpu, console = "qemu-system-aarch64", "virt", "cortex-a57", "ttyAMA0"
 	}
 	forwards := append([]string{fmt.Sprintf("hostfwd=tcp:127.0.0.1:%d-:22", m.port)}, m.forward...)
+	bus, card, cmdline := "pci", "virtio-net-pci,netdev=net,romfile=", ""
+	if m.microvm {
+		machine, bus, card, cmdline = "microvm,x-option-roms=off", "device", "virtio-net-device,netdev=net", tscHint()
+	}
 	drive := func(id, file string, readOnly bool) []string {
 		ro := "off"
 		if readOnly {
 			ro = "on"
 		}
-		return []string{"-drive", "if=none,format=raw,id=" + id + ",file=" + file + ",readonly=" + ro, "-device", "virtio-blk-pci,drive=" + id}
+		return []string{"-drive", "if=none,format=raw,id=" + id + ",file=" + file + ",readonly=" + ro, "-device", "virtio-blk-" + bus + ",drive=" + id}
 	}
 	args := []string{
 		"-machine", machine + ",accel=tcg", "-cpu", cpu, "-smp", "2", "-m", "1536", "-nodefaults", "-no-reboot", "-display", "none",
-		"-serial", "file:" + filepath.Join(m.dir, "console"), "-device", "virtio-rng-pci",
-		"-netdev", "user,id=net," + strings.Join(forwards, ","), "-device", "virtio-net-pci,netdev=net,romfile=",
+		"-serial", "file:" + filepath.Join(m.dir, "console"), "-device", "virtio-rng-" + bus,
+		"-netdev", "user,id=net," + strings.Join(forwards, ","), "-device", card,
+		"-qmp", "unix:" + m.monitor + ",server=on,wait=off",
 	}
 	if m.uefi {
 		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd")
@@ -197,12 +319,26 @@ func (m *vm) args() (string, []string) {
 		args = append(args, drive("disk", filepath.Join(m.image, DiskName), true)...)
 	} else {
 		args = append(args, "-kernel", filepath.Join(m.image, KernelName), "-initrd", filepath.Join(m.image, InitrdName),
-			"-append", "console="+console+" quiet loglevel=4 panic=10 dev.root="+manifest.RootUUID)
+			"-append", "console="+console+" quiet loglevel=4 panic=10 dev.root="+manifest.RootUUID+cmdline)
 		args = append(args, drive("root", filepath.Join(m.image, RootName), true)...)
 	}
 	args = append(args, drive("seed", filepath.Join(m.dir, "seed"), true)...)
 	args = append(args, drive("data", filepath.Join(m.dir, "data"), false)...)
 	return program, append(args, m.extra...)
+}
+
+// tscHint tells the kernel the clock rate of the time stamp counter, which is the host's under emulation: microvm has no other clock that the kernel
+// can calibrate it against reliably.
+func tscHint() string {
+	data, _ := os.ReadFile("/proc/cpuinfo")
+	for _, line := range strings.Split(string(data), "\n") {
+		if name, value, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "cpu MHz" {
+			if mhz, err := strconv.ParseFloat(strings.TrimSpace(value), 64); err == nil {
+				return fmt.Sprintf(" tsc_early_khz=%d", int(mhz*1000))
+			}
+		}
+	}
+	return ""
 }
 
 // start starts QEMU.
@@ -397,15 +533,53 @@ func (m *vm) awaitEngine() time.Duration {
 	return time.Since(m.began)
 }
 
-// powerOff asks the machine to go down and waits for QEMU to end.
-func (m *vm) powerOff() {
+// qmp gives QEMU an order.
+func (m *vm) qmp(command string) {
 	m.t.Helper()
-	c := m.control()
-	_ = c.Call(context.Background(), proto.MethodPowerOff, nil, nil) // the link may be gone before the answer
+	conn, err := net.Dial("unix", m.monitor)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer conn.Close()
+	in := json.NewDecoder(conn)
+	answer := func() {
+		for {
+			var a map[string]any
+			if err := in.Decode(&a); err != nil {
+				m.t.Fatalf("QEMU: %v", err)
+			}
+			if a["error"] != nil {
+				m.t.Fatalf("QEMU: %v", a)
+			}
+			if a["event"] == nil {
+				return
+			}
+		}
+	}
+	answer() // its greeting
+	for _, c := range []string{"qmp_capabilities", command} {
+		if err := json.NewEncoder(conn).Encode(map[string]string{"execute": c}); err != nil {
+			m.t.Fatal(err)
+		}
+		answer()
+	}
+}
+
+// awaitEnd waits for QEMU to end by itself.
+func (m *vm) awaitEnd() {
+	m.t.Helper()
 	select {
 	case <-m.done:
 		m.cmd, m.ssh = nil, nil
 	case <-time.After(patience):
 		m.t.Fatalf("the machine did not power off\n%s", m.console())
 	}
+}
+
+// powerOff asks the machine to go down and waits for QEMU to end.
+func (m *vm) powerOff() {
+	m.t.Helper()
+	c := m.control()
+	_ = c.Call(context.Background(), proto.MethodPowerOff, nil, nil) // the link may be gone before the answer
+	m.awaitEnd()
 }
