@@ -54,8 +54,11 @@ func (a *app) mount(c *cobra.Command) *cobra.Command {
 	c.Use += " [OPTIONS] COMMAND"
 	c.Args = cobra.ArbitraryArgs
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if len(args) > 0 {
+		switch {
+		case len(args) > 0:
 			return unknownCommand(c, args[0])
+		case a.version:
+			return a.showVersion(false, "")
 		}
 		return c.Help()
 	}

@@ -22,6 +22,7 @@ type globals struct {
 	allResources              bool
 	dryRun                    bool
 	noANSI                    bool
+	version, verbose          bool
 	// host is the engine's address, empty to resolve it (package endpoint).
 	host  string
 	debug bool
@@ -49,7 +50,9 @@ func (a *app) addGlobals(c *cobra.Command) {
 	f.BoolVar(&g.allResources, "all-resources", false, "include networks, volumes, … that no service uses")
 	f.StringVarP(&g.host, "host", "H", "", "`ADDRESS` of the engine to use: unix://, tcp://, ssh://")
 	f.BoolVar(&g.noANSI, "no-ansi", false, "older form of --ansi never")
-	for _, name := range []string{"workdir", "no-ansi"} {
+	f.BoolVarP(&g.version, "version", "v", false, "show the version")
+	f.BoolVar(&g.verbose, "verbose", false, "older form of --debug")
+	for _, name := range []string{"workdir", "no-ansi", "version", "verbose"} {
 		_ = f.MarkHidden(name)
 	}
 	a.completeGlobals(c)
@@ -84,6 +87,7 @@ func (a *app) settle(c *cobra.Command) error {
 	if g.noANSI {
 		g.ansi = "never"
 	}
+	g.debug = g.debug || g.verbose
 	for i, file := range g.envFiles {
 		if g.envFiles[i], err = a.path(file); err != nil {
 			return err

@@ -16,12 +16,15 @@ import (
 	"github.com/seed71221737/dev/engine/enginetest"
 )
 
-// TestMain lets scripts run this test binary as `dev`, and gives the others an engine of their own (see enginetest).
+// TestMain lets scripts run this test binary as `dev` and `docker-compose`, and gives the others an engine of their own (see enginetest).
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) != "dev" {
+	run := func() { os.Exit(Main()) }
+	programs := map[string]func(){"dev": run, "docker-compose": run}
+	if programs[filepath.Base(os.Args[0])] == nil {
 		enginetest.Isolate()
+		peer = findPeer()
 	}
-	testscript.Main(m, map[string]func(){"dev": func() { os.Exit(Main()) }})
+	testscript.Main(m, programs)
 }
 
 // TestScript runs the program where there is no engine.
@@ -53,12 +56,10 @@ func TestEngineScript(t *testing.T) {
 			setHome(e)
 			e.Setenv("DOCKER_HOST", engine.Host)
 			e.Setenv("REGISTRY", registry)
-			if peer := composePeer(); peer != "" {
-				e.Setenv("COMPOSE", peer)
-			}
+			e.Setenv("COMPOSE", peer)
 			return nil
 		},
-		Condition: func(name string) (bool, error) { return name == "compose" && composePeer() != "", nil },
+		Condition: func(name string) (bool, error) { return name == "compose" && peer != "", nil },
 		Cmds:      map[string]func(*testscript.TestScript, bool, []string){"eventually": eventually},
 	})
 }
@@ -71,8 +72,11 @@ func setHome(e *testscript.Env) {
 	e.Setenv("DEV_ENGINE_ROOT", filepath.Join(e.WorkDir, "engine"))
 }
 
-// composePeer is docker compose, for scripts that use both; empty if it is not there.
-func composePeer() string {
+// peer is docker compose, for scripts that use both; empty if it is not there.
+var peer string
+
+// findPeer looks for docker compose before scripts have this program under that name.
+func findPeer() string {
 	if peer := os.Getenv("DEV_TEST_COMPOSE"); peer != "" {
 		return peer
 	}

@@ -30,6 +30,10 @@ type app struct {
 	env []string
 	// cwd is the folder the user stands in.
 	cwd string
+	// program is the path or name that the program was called by; empty is dev.
+	program string
+	// dockerName is the name that docker compose has where the program stands in for it, else empty.
+	dockerName string
 	// interrupts tells of Ctrl-C; nil in tests.
 	interrupts *interrupts
 	globals
@@ -52,7 +56,7 @@ func Main() int {
 	if err != nil {
 		cwd = "."
 	}
-	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Environ(), cwd: cwd}
+	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Environ(), cwd: cwd, program: os.Args[0]}
 	defer a.restoreTerminal()
 	ctx, interrupts, stop := handleInterrupts(context.Background(), func() {
 		a.restoreTerminal()
@@ -61,12 +65,13 @@ func Main() int {
 	})
 	defer stop()
 	a.interrupts = interrupts
+	defer a.followDockerCLI()()
 	return a.run(ctx, os.Args[1:])
 }
 
 // run executes one command line and returns its exit code.
 func (a *app) run(ctx context.Context, args []string) int {
-	root := newRootCommand(a)
+	root := a.commandTree(args)
 	root.SetArgs(args)
 	root.SetIn(a.in)
 	root.SetOut(a.out)

@@ -88,6 +88,14 @@ func (i *interrupts) runSecond() bool {
 	return true
 }
 
+// send is a signal that comes by another way than the system's.
+func (i *interrupts) send(s os.Signal) {
+	select {
+	case i.ch <- s:
+	case <-i.quit:
+	}
+}
+
 // onSecond lets f answer the second signal, in the handler's goroutine, until release is called.
 func (i *interrupts) onSecond(f func()) (release func()) {
 	if i == nil {

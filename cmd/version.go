@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/seed71221737/dev/compose"
 )
 
 // Version is the release's version, set by the linker; a plain `go build` leaves "dev".
@@ -21,20 +23,30 @@ func newVersionCommand(a *app) *cobra.Command {
 		Short: "Show the version of dev",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			switch {
-			case format == "json":
-				return json.NewEncoder(a.out).Encode(map[string]string{"version": Version})
-			case format != "" && format != "pretty":
-				return fmt.Errorf("unknown format %q: use pretty or json", format)
-			case short:
-				_, err := fmt.Fprintln(a.out, strings.TrimPrefix(Version, "v"))
-				return err
-			}
-			_, err := fmt.Fprintln(a.out, "dev version "+Version)
-			return err
+			return a.showVersion(short, format)
 		},
 	}
 	c.Flags().BoolVar(&short, "short", false, "show only the version number")
 	c.Flags().StringVarP(&format, "format", "f", "", "format of the output: pretty or json")
 	return c
+}
+
+// showVersion shows dev's version; where the program stands in for docker compose, the version of docker compose that scripts and editors ask for
+// to know what they can use.
+func (a *app) showVersion(short bool, format string) error {
+	version, text := Version, "dev version "+Version
+	if a.dockerName != "" {
+		version = "v" + compose.DockerComposeVersion
+		text = "Docker Compose version " + version + " (dev " + Version + ")"
+	}
+	switch {
+	case format == "json":
+		return json.NewEncoder(a.out).Encode(map[string]string{"version": version})
+	case format != "" && format != "pretty":
+		return fmt.Errorf("unknown format %q: use pretty or json", format)
+	case short:
+		text = strings.TrimPrefix(version, "v")
+	}
+	_, err := fmt.Fprintln(a.out, text)
+	return err
 }

@@ -71,6 +71,9 @@ const (
 // version of this program.
 const labelVersion = "5.0.2"
 
+// DockerComposeVersion is the docker compose release that projects are compatible with.
+const DockerComposeVersion = labelVersion
+
 // Load reads Compose files into a project, which nothing changes afterwards. Errors in the files name file and line; an error may have
 // a Hint() string.
 func Load(ctx context.Context, o LoadOptions) (*types.Project, error) {
