@@ -80,7 +80,7 @@ func (a *app) mount(c *cobra.Command) *cobra.Command {
 func (a *app) composeCommands() []*cobra.Command {
 	return []*cobra.Command{
 		newUpCommand(a), newDownCommand(a), newStartCommand(a), newStopCommand(a), newRestartCommand(a), newKillCommand(a), newRmCommand(a),
-		newPauseCommand(a), newUnpauseCommand(a), newCreateCommand(a), newScaleCommand(a),
+		newPauseCommand(a), newUnpauseCommand(a), newCreateCommand(a), newScaleCommand(a), newWatchCommand(a),
 		newExecCommand(a), newRunCommand(a), newAttachCommand(a), newCpCommand(a),
 		newPsCommand(a), newLogsCommand(a), newLsCommand(a), newPortCommand(a), newEventsCommand(a), newConfigCommand(a), newPlanCommand(a),
 		newWhyCommand(a),
@@ -93,7 +93,6 @@ func (a *app) composeCommands() []*cobra.Command {
 // notYetCommands are docker compose's commands that dev does not have yet.
 var notYetCommands = map[string]string{
 	"bridge": "", "publish": "",
-	"watch": "dev up --build after a change",
 }
 
 func unknownCommand(c *cobra.Command, name string) error {

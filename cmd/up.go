@@ -111,17 +111,14 @@ func (a *app) runUp(ctx context.Context, o upOptions, services []string) error {
 	if err := u.checkNames(); err != nil {
 		return err
 	}
-	if u.plan, err = o.plan(a, p, services); err != nil {
+	if err := u.settle(); err != nil {
 		return err
 	}
-	u.plan.NoStart, u.plan.Wait = o.noStart, o.wait
-	u.e, err = a.openEngine(ctx, needs(!a.dryRun))
-	if err != nil {
+	if u.e, err = a.openEngine(ctx, needs(!a.dryRun)); err != nil {
 		return err
 	}
 	defer u.e.Close()
-	u.plan.Environment = a.proxies(u.e)
-	u.plan.BuildOptions.Proxy = u.plan.Environment
+	u.takeProxies()
 	plan, err := u.makePlan(ctx)
 	if err != nil || a.dryRun {
 		return err
@@ -130,6 +127,21 @@ func (a *app) runUp(ctx context.Context, o upOptions, services []string) error {
 		return u.detached(ctx, plan)
 	}
 	return u.attached(ctx, plan)
+}
+
+// settle turns the flags into the options of the plan.
+func (u *upRun) settle() (err error) {
+	if u.plan, err = u.o.plan(u.a, u.p, u.services); err != nil {
+		return err
+	}
+	u.plan.NoStart, u.plan.Wait = u.o.noStart, u.o.wait
+	return nil
+}
+
+// takeProxies gives containers and builds the proxies that the user configured for the engine.
+func (u *upRun) takeProxies() {
+	u.plan.Environment = u.a.proxies(u.e)
+	u.plan.BuildOptions.Proxy = u.plan.Environment
 }
 
 // noServices explains a project of which nothing is enabled.
@@ -163,7 +175,9 @@ func (u *upRun) makePlan(ctx context.Context) (plan compose.Plan, err error) {
 	if plan, err = u.observeAndPlan(ctx); err != nil {
 		return plan, err
 	}
-	u.a.warnAll(plan.Warnings)
+	if !u.o.again {
+		u.a.warnAll(plan.Warnings)
+	}
 	if u.a.dryRun {
 		return plan, u.a.showPlan(plan)
 	}

@@ -142,6 +142,8 @@ type upOptions struct {
 	attach, noAttach                         []string
 	exitCodeFrom                             string
 	waitTimeout                              int
+	// again: the warnings of the project have been shown.
+	again bool
 }
 
 func (o *upOptions) register(f *pflag.FlagSet) {

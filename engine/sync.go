@@ -64,6 +64,9 @@ func (c *Client) SyncFiles(ctx context.Context, containerID string, o SyncOption
 	return unread
 }
 
+// IsGone reports that an error is about a container that is not there any more.
+func IsGone(err error) bool { return gone(err) }
+
 // readOnly adds what to do about a container whose file system cannot be written.
 func readOnly(err error) error {
 	if says(err, "rootfs is marked read-only") {

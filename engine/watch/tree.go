@@ -32,7 +32,7 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Tree is a set of folders and files that is being watched. Its methods may be called by one goroutine at a time. Close ends it.
+// Tree is a set of folders and files that is being watched. Next may be called by one goroutine at a time, Known by any. Close ends it.
 type Tree struct {
 	roots []string
 	prune func(string) bool
@@ -40,6 +40,7 @@ type Tree struct {
 	fs    *fsnotify.Watcher
 	done  sync.WaitGroup
 
+	looking sync.Mutex // held while known is used
 	// known is what was there when it was looked at last, by path.
 	known map[string]stamp
 
@@ -125,6 +126,8 @@ func (t *Tree) Close() error {
 
 // Known lists everything that is there below a path, it included, folders before what is in them, as if it were new.
 func (t *Tree) Known(root string) []compose.WatchChange {
+	t.looking.Lock()
+	defer t.looking.Unlock()
 	var all []compose.WatchChange
 	for name, s := range t.known {
 		if below(root, name) {
@@ -256,6 +259,8 @@ func (t *Tree) collect() ([]compose.WatchChange, error) {
 	dirty, rescan := t.dirty, t.rescan
 	t.dirty, t.rescan = map[string]bool{}, false
 	t.mu.Unlock()
+	t.looking.Lock()
+	defer t.looking.Unlock()
 	if rescan {
 		for name := range t.known {
 			dirty[name] = dirty[name] || false
