@@ -10,7 +10,6 @@ import (
 
 	"github.com/seed71221737/dev/compose"
 	"github.com/seed71221737/dev/engine"
-	"github.com/seed71221737/dev/engine/build"
 	"github.com/seed71221737/dev/engine/endpoint"
 )
 
@@ -33,7 +32,7 @@ func (a *app) openEngine(ctx context.Context, n needs) (*engine.Client, error) {
 	}
 	return engine.Open(engine.Options{
 		Host: choice.Host, TLS: choice.TLS, Source: string(choice.Source),
-		Environ: a.env, NewBuilder: build.New, Logger: a.logger(),
+		Environ: a.env, NewBuilder: a.newBuilder, Logger: a.logger(),
 	})
 }
 

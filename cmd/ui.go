@@ -220,7 +220,7 @@ func (a *app) startProgress(heading string, quiet bool) progress {
 	case "tty":
 		p = startTree(w, heading, a.treeStyle(w), a.onRestore)
 	default:
-		p = &plainProgress{out: w, builds: newBuilds(w, "plain")}
+		p = newPlainProgress(w)
 	}
 	a.mu.Lock()
 	a.live = p

@@ -19,8 +19,14 @@ type plainProgress struct {
 	builds *builds
 }
 
+func newPlainProgress(out io.Writer) *plainProgress {
+	p := &plainProgress{out: out}
+	p.builds = newBuilds(func(line string) { p.above(func() { fmt.Fprintln(p.out, line) }) })
+	return p
+}
+
 func (p *plainProgress) Event(e compose.Event) {
-	if p.builds.take(e) {
+	if taken, _ := p.builds.take(e); taken {
 		return
 	}
 	if s, ok := p.status(e); ok {
@@ -60,7 +66,7 @@ func (p *plainProgress) above(write func()) {
 	write()
 }
 
-func (p *plainProgress) close() { p.builds.close() }
+func (p *plainProgress) close() {}
 
 // jsonProgress writes one JSON object a line, with the fields that docker compose's --progress json has.
 type jsonProgress struct {

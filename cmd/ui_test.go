@@ -118,7 +118,7 @@ func upEvents() []compose.Event {
 
 func TestPlainProgress(t *testing.T) {
 	var b bytes.Buffer
-	p := &plainProgress{out: &b, builds: newBuilds(&b, "plain")}
+	p := newPlainProgress(&b)
 	for _, e := range upEvents() {
 		p.Event(e)
 	}

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/moby/buildkit/util/progress/progressui"
-
 	"github.com/seed71221737/dev/compose"
 )
 
@@ -37,9 +35,6 @@ type tree struct {
 	screen sync.Mutex
 	// drawn are the lines on the screen now, without styles: their lengths tell how many rows of the screen they take.
 	drawn []string
-	// suspended while something else draws (BuildKit's display); resumed tells of its end.
-	suspended bool
-	resumed   *sync.Cond
 }
 
 const drawInterval = 100 * time.Millisecond
@@ -53,16 +48,14 @@ const (
 // startTree shows the tree on out until close. onRestore remembers how to give the cursor back if the process must end at once.
 func startTree(out io.Writer, heading string, style treeStyle, onRestore func(func()) func()) *tree {
 	t := &tree{
-		out:   out,
-		size:  func() (int, int) { return terminalSize(out) },
-		style: style,
-		quit:  make(chan struct{}),
-		done:  make(chan struct{}),
-		rows:  rows{heading: heading},
+		out:    out,
+		builds: newBuilds(nil),
+		size:   func() (int, int) { return terminalSize(out) },
+		style:  style,
+		quit:   make(chan struct{}),
+		done:   make(chan struct{}),
+		rows:   rows{heading: heading},
 	}
-	t.resumed = sync.NewCond(&t.screen)
-	t.builds = newBuilds(out, progressui.TtyMode)
-	t.builds.opened, t.builds.closed = t.suspend, t.resume
 	io.WriteString(out, "\x1b[?25l")
 	t.showCursor = onRestore(func() { io.WriteString(out, "\x1b[?25h") })
 	go t.loop()
@@ -84,7 +77,11 @@ func (t *tree) loop() {
 }
 
 func (t *tree) Event(e compose.Event) {
-	if t.builds.take(e) {
+	taken, ended := t.builds.take(e)
+	if ended {
+		t.leaveBuilds()
+	}
+	if taken {
 		return
 	}
 	s, ok := t.status(e)
@@ -111,33 +108,37 @@ func (t *tree) note(text string) {
 func (t *tree) above(write func()) {
 	t.screen.Lock()
 	defer t.screen.Unlock()
-	for t.suspended {
-		t.resumed.Wait()
-	}
 	t.erase()
 	write()
 	t.drawLocked(false)
 }
 
-func (t *tree) suspend() {
-	t.draw(true)
+// leaveBuilds leaves the builds' last frame on the screen, above the rows.
+func (t *tree) leaveBuilds() {
 	t.screen.Lock()
 	defer t.screen.Unlock()
-	t.drawn, t.suspended = nil, true
+	lines := t.builds.finish(t.input(true))
+	if len(lines) == 0 {
+		return
+	}
+	t.erase()
+	for _, l := range lines {
+		io.WriteString(t.out, l.styled+"\n")
+	}
+	t.drawLocked(false)
 }
 
-func (t *tree) resume() {
-	t.screen.Lock()
-	defer t.screen.Unlock()
-	t.drawn, t.suspended = nil, false
-	t.resumed.Broadcast()
+// input is what a frame depends on now.
+func (t *tree) input(final bool) frameInput {
+	width, height := t.size()
+	return frameInput{now: time.Now(), width: width, height: height, final: final, style: t.style}
 }
 
 func (t *tree) close() {
 	t.closeOnce.Do(func() {
-		t.builds.close()
 		close(t.quit)
 		<-t.done
+		t.leaveBuilds()
 		t.draw(true)
 		t.showCursor()
 	})
@@ -151,24 +152,28 @@ func (t *tree) draw(final bool) {
 
 // drawLocked writes the frame over the one before it in one write, so that the terminal never shows half of it.
 func (t *tree) drawLocked(final bool) {
-	if t.suspended {
-		return
-	}
-	width, height := t.size()
-	t.model.Lock()
-	lines := t.rows.frame(frameInput{now: time.Now(), width: width, height: height, final: final, style: t.style})
-	t.model.Unlock()
+	in := t.input(final)
 	var b bytes.Buffer
 	b.WriteString(beginUpdate)
-	b.WriteString(upOver(t.drawn, width))
+	b.WriteString(upOver(t.drawn, in.width))
 	t.drawn = t.drawn[:0]
-	for _, l := range lines {
+	for _, l := range t.lines(in) {
 		b.WriteString(l.styled)
 		b.WriteString("\x1b[K\n")
 		t.drawn = append(t.drawn, l.plain)
 	}
 	b.WriteString("\x1b[J" + endUpdate)
 	t.out.Write(b.Bytes())
+}
+
+// lines are the frame: the builds while there are any, else the rows.
+func (t *tree) lines(in frameInput) []frameLine {
+	if !in.final && t.builds.active() {
+		return t.builds.frame(in)
+	}
+	t.model.Lock()
+	defer t.model.Unlock()
+	return t.rows.frame(in)
 }
 
 // erase takes the rows off the screen; t.screen is held.

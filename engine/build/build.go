@@ -2,180 +2,146 @@
 
 // Package build builds a service's image with the BuildKit inside the engine.
 //
-// A build's settings become a request, which is data and pure (request.go); solving it opens BuildKit's session through the engine's own socket: the
-// files, secrets, SSH agents and registry credentials that the build asks for are served from here, and stay here until it asks. All
-// builds of one [engine.Client] share a connection and may run side by side.
+// A build's settings become a request, which is data and pure (request.go). It is solved by a program of its own, dev-build (package buildkit),
+// because BuildKit's client costs every process that links it; the program is found or unpacked (program.go) and started at the first build, is
+// spoken to over its standard input and output (package wire), and ends with the builder. It asks back for what stays here: connections to the
+// engine and registry credentials. All builds of one [engine.Client] share the program and may run side by side.
 //
-// The package is apart from package engine because BuildKit's dependencies cost every process that links them. It never prints: progress is handed on as
-// BuildKit's own status, for a renderer that understands it. It does not import cmd or machine.
+// The package never prints: progress is handed on as [*Status], for a renderer. It does not import cmd, machine or BuildKit.
 package build
 
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"sync"
-
-	"github.com/moby/buildkit/client"
-	"github.com/moby/buildkit/session"
-	"github.com/moby/buildkit/session/auth/authprovider"
-	"github.com/moby/buildkit/session/secrets/secretsprovider"
-	"github.com/moby/buildkit/session/sshforward/sshprovider"
-	"github.com/moby/buildkit/util/staticfs"
-	"github.com/tonistiigi/fsutil"
-	fstypes "github.com/tonistiigi/fsutil/types"
+	"time"
 
 	"github.com/seed71221737/dev/compose"
 	"github.com/seed71221737/dev/engine"
+	"github.com/seed71221737/dev/engine/build/wire"
 )
+
+// Status is what a build's progress tells, with what it is made of.
+type (
+	Status = wire.Status
+	Step   = wire.Step
+	Part   = wire.Part
+	Log    = wire.Log
+)
+
+// lastWords is how long a cancelled build may take to say how its steps ended.
+const lastWords = 15 * time.Second
+
+// Options say where the build program is.
+type Options struct {
+	// Environ is the process's environment, as os.Environ returns it; the program gets it, for its SSH_AUTH_SOCK.
+	Environ []string
+	// Executable is the file of this program, beside which the build program may lie.
+	Executable string
+	// Dir is the user's folder, in which the build program is unpacked.
+	Dir string
+}
 
 // builder implements [engine.Builder].
 type builder struct {
+	options Options
 	backend engine.Backend
 
-	mu   sync.Mutex
-	conn *client.Client
+	mu      sync.Mutex
+	program *process
 }
 
 var _ engine.Builder = (*builder)(nil)
 
-// New makes a builder on an engine; it fits [engine.Options].NewBuilder. It makes no call until the first build.
-func New(b engine.Backend) engine.Builder { return &builder{backend: b} }
+// New returns what makes a builder on an engine; it fits [engine.Options].NewBuilder. A builder does nothing until the first build.
+func New(o Options) func(engine.Backend) engine.Builder {
+	return func(b engine.Backend) engine.Builder { return &builder{options: o, backend: b} }
+}
 
-// Build implements [engine.Builder]. The detail it tells of is a *client.SolveStatus. An error of the build itself is an *[Error].
+// Build implements [engine.Builder]. The detail it tells of is a [*Status]. An error of the build itself is an *[Error].
 func (b *builder) Build(ctx context.Context, spec compose.BuildSpec, progress func(detail any)) (compose.Result, error) {
 	req, err := newRequest(spec)
 	if err != nil {
 		return compose.Result{}, err
 	}
-	conn, err := b.connect(ctx)
+	program, err := b.start()
 	if err != nil {
-		return compose.Result{}, fmt.Errorf("connect to the engine's builder: %w", err)
+		return compose.Result{}, fmt.Errorf("build the image of service %q: %w", spec.Service, err)
 	}
-	if req.wantsHostGateway() {
-		if err := req.setHostGateway(ctx, conn); err != nil {
-			return compose.Result{}, err
-		}
+	last, err := program.build(ctx, req, progress)
+	switch {
+	case ctx.Err() != nil:
+		return compose.Result{}, context.Cause(ctx)
+	case err != nil:
+		return compose.Result{}, fmt.Errorf("build the image of service %q: %w", spec.Service, err)
+	case last.Failure != nil:
+		return compose.Result{}, newError(spec.Service, last.Failure)
 	}
-	creds := &credentials{backend: b.backend}
-	opt, err := solveOpt(req, spec, creds)
-	if err != nil {
-		return compose.Result{}, err
-	}
-	status := make(chan *client.SolveStatus)
-	told := make(chan struct{})
-	go func() {
-		defer close(told)
-		for s := range status {
-			progress(s)
-		}
-	}()
-	response, err := conn.Solve(ctx, nil, *opt, status)
-	<-told // Solve closes status
-	if err != nil {
-		if ctx.Err() != nil {
-			return compose.Result{}, context.Cause(ctx)
-		}
-		return compose.Result{}, &Error{Service: spec.Service, Err: err, warnings: creds.warnings()}
-	}
-	return compose.Result{ID: response.ExporterResponse["containerimage.digest"], Warnings: creds.warnings()}, nil
+	return compose.Result{ID: last.Result.ID, Warnings: last.Result.Warnings}, nil
 }
 
 // Close implements [engine.Builder].
 func (b *builder) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.conn == nil {
+	if b.program == nil {
 		return nil
 	}
-	err := b.conn.Close()
-	b.conn = nil
+	err := b.program.close()
+	b.program = nil
 	return err
 }
 
-// connect returns the shared connection.
-func (b *builder) connect(ctx context.Context) (*client.Client, error) {
+// start returns the running program; one that has ended is replaced.
+func (b *builder) start() (*process, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.conn != nil {
-		return b.conn, nil
+	if b.program != nil && b.program.runs() {
+		return b.program, nil
 	}
-	// The connection outlives the build that opens it.
-	conn, err := client.New(context.WithoutCancel(ctx), "",
-		client.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			return b.backend.DialHijack(ctx, "/grpc", "h2c", nil)
-		}),
-		client.WithSessionDialer(func(ctx context.Context, proto string, meta map[string][]string) (net.Conn, error) {
-			return b.backend.DialHijack(ctx, "/session", proto, meta)
-		}),
-	)
+	if b.program != nil {
+		_ = b.program.close() // the builds that it took with it have told
+		b.program = nil
+	}
+	name, err := findProgram(b.options)
 	if err != nil {
 		return nil, err
 	}
-	b.conn = conn
-	return conn, nil
+	p, err := startProcess(name, b.options.Environ, b.backend)
+	if err != nil {
+		return nil, err
+	}
+	b.program = p
+	return p, nil
 }
 
-// solveOpt opens what the request names: folders, inline files, agents.
-func solveOpt(req *request, spec compose.BuildSpec, creds *credentials) (*client.SolveOpt, error) {
-	opt := &client.SolveOpt{
-		Frontend:            req.Frontend,
-		FrontendAttrs:       req.Attrs,
-		LocalMounts:         map[string]fsutil.FS{},
-		SharedKey:           req.SharedKey,
-		CacheImports:        cacheOptions(req.CacheFrom),
-		CacheExports:        cacheOptions(req.CacheTo),
-		AllowedEntitlements: req.Entitlements,
-		Exports:             []client.ExportEntry{{Type: exporter, Attrs: req.Export}},
+// build has one request built and returns its last event, a result or a failure.
+func (p *process) build(ctx context.Context, req *wire.Request, progress func(detail any)) (wire.Event, error) {
+	stream, err := p.session.OpenStream()
+	if err != nil {
+		return wire.Event{}, p.ended(err)
 	}
-	for name, dir := range req.Folders {
-		fs, err := fsutil.NewFS(dir)
-		if err != nil {
-			return nil, fmt.Errorf("read %q for the build of service %q: %w", dir, spec.Service, err)
+	defer stream.Close()
+	stop := context.AfterFunc(ctx, func() {
+		_ = stream.SetReadDeadline(time.Now().Add(lastWords))
+		_ = stream.Close() // cancels the build; what it says of it can still be read
+	})
+	defer stop()
+	if err := wire.Write(stream, req); err != nil {
+		return wire.Event{}, p.ended(err)
+	}
+	for {
+		var e wire.Event
+		switch err := wire.Read(stream, &e); {
+		case err != nil:
+			return wire.Event{}, p.ended(err)
+		case e.Status != nil:
+			progress(e.Status)
+		case e.Result != nil || e.Failure != nil:
+			return e, nil
 		}
-		opt.LocalMounts[name] = fs
 	}
-	if req.Inline != "" {
-		fs := staticfs.NewFS()
-		fs.Add(inlineName, &fstypes.Stat{Mode: 0o644}, []byte(req.Inline))
-		opt.LocalMounts[dockerfileMount] = fs
-	}
-	var err error
-	opt.Session, err = attachables(req, spec, creds)
-	return opt, err
-}
-
-// attachables are the services that BuildKit may call back for.
-func attachables(req *request, spec compose.BuildSpec, creds *credentials) ([]session.Attachable, error) {
-	all := []session.Attachable{
-		authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{AuthConfigProvider: creds.get}),
-		secretsprovider.NewSecretProvider(secretStore(spec.Secrets)),
-	}
-	if len(req.Agents) > 0 {
-		agents := make([]sshprovider.AgentConfig, 0, len(req.Agents))
-		for _, a := range req.Agents {
-			c := sshprovider.AgentConfig{ID: a.ID}
-			if a.Path != "" {
-				c.Paths = []string{a.Path}
-			}
-			agents = append(agents, c)
-		}
-		p, err := sshprovider.NewSSHAgentProvider(agents)
-		if err != nil {
-			return nil, fmt.Errorf("build of service %q: ssh: %w", spec.Service, err)
-		}
-		all = append(all, p)
-	}
-	return all, nil
-}
-
-func cacheOptions(entries []cacheEntry) []client.CacheOptionsEntry {
-	var all []client.CacheOptionsEntry
-	for _, e := range entries {
-		all = append(all, client.CacheOptionsEntry{Type: e.Type, Attrs: e.Attrs})
-	}
-	return all
 }
 
 // isDir reports whether path is a folder; its error is the one to show when it is not there.

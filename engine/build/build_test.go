@@ -13,19 +13,23 @@ import (
 	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
-	bk "github.com/moby/buildkit/client"
 	"github.com/moby/moby/client"
 	"go.uber.org/goleak"
 
 	"github.com/seed71221737/dev/compose"
 	"github.com/seed71221737/dev/engine"
 	"github.com/seed71221737/dev/engine/build"
+	"github.com/seed71221737/dev/engine/build/buildkit"
 	"github.com/seed71221737/dev/engine/enginetest"
 )
 
 const base = "busybox:build-test"
 
+// TestMain lets the builder start this test binary as its build program.
 func TestMain(m *testing.M) {
+	if os.Getenv("BUILD_TEST_PROGRAM") != "" {
+		os.Exit(buildkit.Main())
+	}
 	enginetest.Isolate()
 	os.Exit(m.Run())
 }
@@ -36,12 +40,22 @@ func open(t *testing.T) (*engine.Client, *client.Client) {
 	e := enginetest.Start(t)
 	api := e.Client(t)
 	enginetest.BusyboxImage(t, api, base)
-	c, err := engine.Open(engine.Options{Host: e.Host, NewBuilder: build.New})
+	c, err := engine.Open(engine.Options{Host: e.Host, NewBuilder: build.New(program(t))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	return c, api
+}
+
+// program is this test binary as the build program.
+func program(t *testing.T) build.Options {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return build.Options{Environ: append(os.Environ(), "BUILD_TEST_PROGRAM=1", "DEV_BUILD_PROGRAM="+exe)}
 }
 
 func folder(t *testing.T, files map[string]string) string {
@@ -195,24 +209,20 @@ func TestBuildCancel(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	ctx, cancel := context.WithCancel(t.Context())
 	spec := compose.BuildSpec{Service: "web", Tags: []string{"build-test-cancel"}, Config: types.BuildConfig{
-		Context: t.TempDir(), DockerfileInline: "FROM " + base + "\nRUN sleep 60\n",
+		Context: t.TempDir(), DockerfileInline: "FROM " + base + "\nRUN sleep 1000\n",
 	}}
 	running := compose.SinkFunc(func(e compose.Event) {
-		if s, ok := e.Detail.(*bk.SolveStatus); ok {
-			for _, v := range s.Vertexes {
-				if strings.Contains(v.Name, "sleep 60") && v.Started != nil {
+		if s, ok := e.Detail.(*build.Status); ok {
+			for _, v := range s.Steps {
+				if strings.Contains(v.Name, "sleep 1000") && v.Started != nil {
 					cancel()
 				}
 			}
 		}
 	})
-	began := time.Now()
 	_, err := c.Do(ctx, compose.Op{ID: 1, Kind: compose.OpBuildImage, Service: "web", Build: &spec}, nil, running)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want the cancellation", err)
-	}
-	if time.Since(began) > 45*time.Second {
-		t.Error("the build was waited for, not cancelled")
 	}
 	_ = c.Close()
 }

@@ -6,18 +6,14 @@ import (
 	"encoding/csv"
 	"fmt"
 	"strings"
-)
 
-// cacheEntry is one place to take build cache from or put it to.
-type cacheEntry struct {
-	Type  string
-	Attrs map[string]string
-}
+	"github.com/seed71221737/dev/engine/build/wire"
+)
 
 // cacheEntries reads cache_from and cache_to: comma-separated key=value pairs with a type, or an image reference alone, as docker build
 // reads them.
-func cacheEntries(texts []string) ([]cacheEntry, error) {
-	var all []cacheEntry
+func cacheEntries(texts []string) ([]wire.Cache, error) {
+	var all []wire.Cache
 	for _, text := range texts {
 		e, err := newCacheEntry(text)
 		if err != nil {
@@ -28,19 +24,19 @@ func cacheEntries(texts []string) ([]cacheEntry, error) {
 	return all, nil
 }
 
-func newCacheEntry(text string) (cacheEntry, error) {
+func newCacheEntry(text string) (wire.Cache, error) {
 	if text != "" && !strings.ContainsAny(text, "=,") {
-		return cacheEntry{Type: "registry", Attrs: map[string]string{"ref": text}}, nil
+		return wire.Cache{Type: "registry", Attrs: map[string]string{"ref": text}}, nil
 	}
 	fields, err := csv.NewReader(strings.NewReader(text)).Read()
 	if err != nil {
-		return cacheEntry{}, fmt.Errorf("%q: %w", text, err)
+		return wire.Cache{}, fmt.Errorf("%q: %w", text, err)
 	}
-	e := cacheEntry{Attrs: map[string]string{}}
+	e := wire.Cache{Attrs: map[string]string{}}
 	for _, field := range fields {
 		key, value, ok := strings.Cut(field, "=")
 		if !ok {
-			return cacheEntry{}, fmt.Errorf("%q: %q is not of the form key=value", text, field)
+			return wire.Cache{}, fmt.Errorf("%q: %q is not of the form key=value", text, field)
 		}
 		if key = strings.ToLower(strings.TrimSpace(key)); key == "type" {
 			e.Type = value
@@ -49,7 +45,7 @@ func newCacheEntry(text string) (cacheEntry, error) {
 		}
 	}
 	if e.Type == "" {
-		return cacheEntry{}, fmt.Errorf("%q: has no type (type=registry, type=local, …)", text)
+		return wire.Cache{}, fmt.Errorf("%q: has no type (type=registry, type=local, …)", text)
 	}
 	return e, nil
 }

@@ -8,13 +8,16 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/moby/buildkit/solver/errdefs"
+	"github.com/seed71221737/dev/engine/build/wire"
 )
 
 // Error is a build that failed. Its message ends with the Dockerfile's lines that BuildKit blames, if it does.
 type Error struct {
 	Service string
-	Err     error
+	// Text is what BuildKit says, without its transport's words.
+	Text string
+	// Source are the lines it blames, marked.
+	Source string
 	// warnings are what was wrong on the way, and may be the cause.
 	warnings []string
 }
@@ -22,21 +25,20 @@ type Error struct {
 // transport is what the way to BuildKit puts before its words.
 var transport = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`failed to solve: |rpc error: code = \w+ desc = `) })
 
+func newError(service string, f *wire.Failure) *Error {
+	return &Error{Service: service, Text: transport().ReplaceAllString(f.Text, ""), Source: strings.TrimRight(f.Source, "\n"), warnings: f.Warnings}
+}
+
 func (e *Error) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "build of service %q failed: %s", e.Service, transport().ReplaceAllString(e.Err.Error(), ""))
-	for _, source := range errdefs.Sources(e.Err) {
-		b.WriteString("\n")
-		_ = source.Print(&b) // writes to memory
+	text := fmt.Sprintf("build of service %q failed: %s", e.Service, e.Text)
+	if e.Source != "" {
+		text += "\n" + e.Source
 	}
-	return strings.TrimRight(b.String(), "\n")
+	return text
 }
 
 // Hint tells what was wrong with the registry credentials, if something was.
 func (e *Error) Hint() string { return strings.Join(e.warnings, "; ") }
-
-// Unwrap returns BuildKit's error.
-func (e *Error) Unwrap() error { return e.Err }
 
 // MissingError is a context or Dockerfile that is not there.
 type MissingError struct {

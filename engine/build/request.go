@@ -15,6 +15,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 
 	"github.com/seed71221737/dev/compose"
+	"github.com/seed71221737/dev/engine/build/wire"
 )
 
 const (
@@ -32,36 +33,27 @@ const (
 	hostGateway = "host-gateway"
 )
 
-// request is one build as data: what BuildKit is asked, and what of this host it may read. The attributes' names are those of BuildKit's Dockerfile
-// frontend (moby/buildkit frontend/dockerui/config.go, frontend/dockerfile/builder).
-type request struct {
-	Frontend string
-	Attrs    map[string]string
-	// Folders are the host's folders that the build may read, by the name of their mount.
-	Folders map[string]string
-	// Inline is the Dockerfile's text when the Compose file has it.
-	Inline string
-	// SharedKey lets a later build of the same folder send only what changed.
-	SharedKey    string
-	CacheFrom    []cacheEntry
-	CacheTo      []cacheEntry
-	Entitlements []string
-	Export       map[string]string
-	Agents       []types.SSHKey
-
-	hosts types.HostsList
-}
+// request is one build as data: what BuildKit is asked, and what of this host it may read.
+type request struct{ *wire.Request }
 
 // newRequest converts the spec. It looks at the file system only to say early that a context or Dockerfile is missing.
-func newRequest(spec compose.BuildSpec) (*request, error) {
+func newRequest(spec compose.BuildSpec) (*wire.Request, error) {
 	c := spec.Config
-	r := &request{
+	r := request{&wire.Request{
+		Version:  wire.Version,
+		Service:  spec.Service,
 		Frontend: "dockerfile.v0",
 		Attrs:    map[string]string{},
 		Folders:  map[string]string{},
+		Exporter: exporter,
 		Export:   map[string]string{"name": strings.Join(spec.Tags, ",")},
-		Agents:   c.SSH,
-		hosts:    c.ExtraHosts,
+		Secrets:  map[string]wire.Secret{},
+	}}
+	for _, a := range c.SSH {
+		r.Agents = append(r.Agents, wire.Agent{ID: a.ID, Path: a.Path})
+	}
+	for name, s := range spec.Secrets {
+		r.Secrets[name] = wire.Secret{File: s.File, Content: []byte(s.Content)}
 	}
 	if spec.Push {
 		r.Export["push"] = "true"
@@ -75,13 +67,13 @@ func newRequest(spec compose.BuildSpec) (*request, error) {
 	r.setArgs(c)
 	r.setSteps(spec)
 	r.setAttestations(c)
-	r.setHosts("")
+	r.setHosts(c.ExtraHosts)
 	r.setEntitlements(c)
-	return r, r.setCache(c)
+	return r.Request, r.setCache(c)
 }
 
 // setContext sets the build context and the Dockerfile, each from this host or from a URL.
-func (r *request) setContext(spec compose.BuildSpec) error {
+func (r request) setContext(spec compose.BuildSpec) error {
 	c := spec.Config
 	file := c.Dockerfile
 	if file == "" {
@@ -101,7 +93,7 @@ func (r *request) setContext(spec compose.BuildSpec) error {
 	}
 	switch {
 	case c.DockerfileInline != "":
-		r.Inline = c.DockerfileInline
+		r.Inline, r.InlineName, r.InlineMount = c.DockerfileInline, inlineName, dockerfileMount
 		r.Attrs["dockerfilekey"] = dockerfileMount
 		r.Attrs["filename"] = inlineName
 	case remote && !filepath.IsAbs(file):
@@ -123,7 +115,7 @@ func (r *request) setContext(spec compose.BuildSpec) error {
 }
 
 // setNamedContexts sets the additional contexts.
-func (r *request) setNamedContexts(spec compose.BuildSpec) error {
+func (r request) setNamedContexts(spec compose.BuildSpec) error {
 	for _, name := range slices.Sorted(maps.Keys(spec.Config.AdditionalContexts)) {
 		at := spec.Config.AdditionalContexts[name]
 		r.Attrs["frontend.caps"] = contextsCap
@@ -144,7 +136,7 @@ func (r *request) setNamedContexts(spec compose.BuildSpec) error {
 	return nil
 }
 
-func (r *request) addFolder(mount, dir, service, what string) error {
+func (r request) addFolder(mount, dir, service, what string) error {
 	if ok, err := isDir(dir); err != nil || !ok {
 		return &MissingError{Service: service, What: what, Path: dir}
 	}
@@ -152,7 +144,7 @@ func (r *request) addFolder(mount, dir, service, what string) error {
 	return nil
 }
 
-func (r *request) setArgs(c types.BuildConfig) {
+func (r request) setArgs(c types.BuildConfig) {
 	for name, value := range c.Args {
 		if value != nil {
 			r.Attrs["build-arg:"+name] = *value
@@ -170,7 +162,7 @@ func (r *request) setArgs(c types.BuildConfig) {
 }
 
 // setSteps sets what governs the build's steps.
-func (r *request) setSteps(spec compose.BuildSpec) {
+func (r request) setSteps(spec compose.BuildSpec) {
 	c := spec.Config
 	set := func(key, value string) {
 		if value != "" {
@@ -198,7 +190,7 @@ func (r *request) setSteps(spec compose.BuildSpec) {
 
 // setAttestations sets those asked for. None is made unasked: an attestation changes the image's ID at each build, so that
 // nothing would ever be up to date.
-func (r *request) setAttestations(c types.BuildConfig) {
+func (r request) setAttestations(c types.BuildConfig) {
 	for kind, value := range map[string]string{"provenance": c.Provenance, "sbom": c.SBOM} {
 		enabled, err := strconv.ParseBool(value)
 		switch {
@@ -211,7 +203,7 @@ func (r *request) setAttestations(c types.BuildConfig) {
 	}
 }
 
-func (r *request) setEntitlements(c types.BuildConfig) {
+func (r request) setEntitlements(c types.BuildConfig) {
 	r.Entitlements = slices.Clone(c.Entitlements)
 	if c.Privileged {
 		r.Entitlements = append(r.Entitlements, "security.insecure")
@@ -223,7 +215,7 @@ func (r *request) setEntitlements(c types.BuildConfig) {
 	r.Entitlements = slices.Compact(r.Entitlements)
 }
 
-func (r *request) setCache(c types.BuildConfig) (err error) {
+func (r request) setCache(c types.BuildConfig) (err error) {
 	if r.CacheFrom, err = cacheEntries(c.CacheFrom); err != nil {
 		return fmt.Errorf("build.cache_from: %w", err)
 	}
@@ -231,33 +223,23 @@ func (r *request) setCache(c types.BuildConfig) (err error) {
 		return fmt.Errorf("build.cache_to: %w", err)
 	}
 	if inline, _ := strconv.ParseBool(r.Attrs["build-arg:BUILDKIT_INLINE_CACHE"]); inline {
-		r.CacheTo = append(r.CacheTo, cacheEntry{Type: "inline", Attrs: map[string]string{}})
+		r.CacheTo = append(r.CacheTo, wire.Cache{Type: "inline", Attrs: map[string]string{}})
 	}
 	return nil
 }
 
-// setHosts renders extra_hosts; gateway stands in for host-gateway.
-func (r *request) setHosts(gateway string) {
-	hosts := r.hosts.AsList("=")
+// setHosts renders extra_hosts. The address that host-gateway stands for is the engine's to tell.
+func (r request) setHosts(all types.HostsList) {
+	hosts := all.AsList("=")
 	slices.Sort(hosts)
-	for i, h := range hosts {
-		name, ip, _ := strings.Cut(h, "=")
-		if ip == hostGateway {
-			hosts[i] = name + "=" + gateway
-		}
-	}
 	if len(hosts) > 0 {
 		r.Attrs["add-hosts"] = strings.Join(hosts, ",")
 	}
-}
-
-func (r *request) wantsHostGateway() bool {
-	for _, ips := range r.hosts {
+	for _, ips := range all {
 		if slices.Contains(ips, hostGateway) {
-			return true
+			r.HostGateway = hostGateway
 		}
 	}
-	return false
 }
 
 func ulimits(all map[string]*types.UlimitsConfig) string {

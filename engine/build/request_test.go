@@ -15,10 +15,11 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 
 	"github.com/seed71221737/dev/compose"
+	"github.com/seed71221737/dev/engine/build/wire"
 )
 
 // text renders what a request asks of BuildKit, one line a fact; dir stands for the test's folder and keys of folders are left out.
-func (r *request) text(dir string) string {
+func requestText(r *wire.Request, dir string) string {
 	var b strings.Builder
 	fmt.Fprintln(&b, "frontend", r.Frontend)
 	for _, k := range slices.Sorted(maps.Keys(r.Attrs)) {
@@ -161,7 +162,7 @@ export name=i
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, want := r.text(dir), strings.TrimPrefix(tt.want, "\n"); got != want {
+			if got, want := requestText(r, dir), strings.TrimPrefix(tt.want, "\n"); got != want {
 				t.Errorf("got:\n%s\nwant:\n%s", got, want)
 			}
 		})
@@ -169,13 +170,32 @@ export name=i
 }
 
 func TestRequestHostGateway(t *testing.T) {
-	r := &request{Attrs: map[string]string{}, hosts: types.HostsList{"host.docker.internal": {hostGateway}, "x": {"1.2.3.4"}}}
-	if !r.wantsHostGateway() {
-		t.Fatal("host-gateway not noticed")
+	r := request{&wire.Request{Attrs: map[string]string{}}}
+	r.setHosts(types.HostsList{"x": {"1.2.3.4"}})
+	if r.HostGateway != "" {
+		t.Error("host-gateway is asked for and nobody wants it")
 	}
-	r.setHosts("172.17.0.1")
-	if got, want := r.Attrs["add-hosts"], "host.docker.internal=172.17.0.1,x=1.2.3.4"; got != want {
-		t.Errorf("add-hosts = %q, want %q", got, want)
+	r.setHosts(types.HostsList{"host.docker.internal": {hostGateway}, "x": {"1.2.3.4"}})
+	if got, want := r.Attrs["add-hosts"], "host.docker.internal=host-gateway,x=1.2.3.4"; got != want || r.HostGateway != hostGateway {
+		t.Errorf("add-hosts = %q, want %q; host gateway %q", got, want, r.HostGateway)
+	}
+}
+
+func TestRequestSecretsAndAgents(t *testing.T) {
+	spec := compose.BuildSpec{Service: "web", Config: types.BuildConfig{Context: t.TempDir(), DockerfileInline: "FROM scratch", SSH: types.SSHConfig{{ID: "default"}, {ID: "k", Path: "/k"}}},
+		Secrets: map[string]types.SecretConfig{"a": {Content: "x"}, "b": {File: "/b"}}}
+	r, err := newRequest(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(r.Agents, []wire.Agent{{ID: "default"}, {ID: "k", Path: "/k"}}) {
+		t.Errorf("agents: %+v", r.Agents)
+	}
+	if string(r.Secrets["a"].Content) != "x" || r.Secrets["b"].File != "/b" {
+		t.Errorf("secrets: %+v", r.Secrets)
+	}
+	if r.Version != wire.Version || r.Service != "web" {
+		t.Errorf("version %d, service %q", r.Version, r.Service)
 	}
 }
 
@@ -225,4 +245,28 @@ func FuzzCacheEntry(f *testing.F) {
 			t.Errorf("%q: no type and no error", text)
 		}
 	})
+}
+
+func TestDockerfileInLowerCase(t *testing.T) {
+	dir := t.TempDir()
+	spec := compose.BuildSpec{Service: "web", Config: types.BuildConfig{Context: dir}}
+	if _, err := newRequest(spec); err == nil {
+		t.Error("a folder without a Dockerfile is built")
+	}
+	if err := os.WriteFile(filepath.Join(dir, "dockerfile"), []byte("FROM scratch"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r, err := newRequest(spec)
+	if err != nil || r.Attrs["filename"] != "dockerfile" {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+func TestErrorLeavesTheTransportOut(t *testing.T) {
+	e := newError("web", &wire.Failure{
+		Text: "failed to solve: rpc error: code = Unknown desc = process did not complete", Source: "Dockerfile:2\n", Warnings: []string{"no helper"},
+	})
+	if e.Error() != "build of service \"web\" failed: process did not complete\nDockerfile:2" || e.Hint() != "no helper" {
+		t.Errorf("got %v, hint %q", e, e.Hint())
+	}
 }

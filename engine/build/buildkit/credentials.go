@@ -1,6 +1,6 @@
 // Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
 
-package build
+package buildkit
 
 import (
 	"context"
@@ -10,13 +10,13 @@ import (
 	"github.com/docker/cli/cli/config/types"
 	"github.com/moby/buildkit/session/auth/authprovider"
 
-	"github.com/seed71221737/dev/engine"
+	"github.com/seed71221737/dev/engine/build/wire"
 )
 
-// credentials serves one build's authentication from the user's docker configuration. What is wrong there (a credential helper that is not
-// installed) does not end the build, as most images need no credentials: it is kept to be told.
+// credentials serves one build's authentication with what dev finds in the user's docker configuration. What is wrong there (a credential
+// helper that is not installed) does not end the build, as most images need no credentials: it is kept to be told.
 type credentials struct {
-	backend engine.Backend
+	ask func(registry string) (wire.Credentials, error)
 
 	mu    sync.Mutex
 	wrong []string
@@ -27,7 +27,7 @@ func (c *credentials) get(_ context.Context, host string, _ []string, _ authprov
 	if host == authprovider.DockerHubRegistryHost {
 		host = "docker.io"
 	}
-	found, err := c.backend.RegistryAuth(host)
+	found, err := c.ask(host)
 	if err != nil {
 		c.mu.Lock()
 		if !slices.Contains(c.wrong, err.Error()) {

@@ -1,21 +1,22 @@
 // Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
 
-package build
+package buildkit
 
 import (
 	"context"
 	"fmt"
 	"os"
 
-	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/buildkit/session/secrets"
+
+	"github.com/seed71221737/dev/engine/build/wire"
 )
 
 // maxSecret is BuildKit's own bound on a secret, in bytes (moby/buildkit session/secrets/secretsprovider).
 const maxSecret = 500 << 10
 
 // secretStore serves the build's secrets by the ID that it asks for: from a file, read when asked, or from content resolved at loading.
-type secretStore map[string]types.SecretConfig
+type secretStore map[string]wire.Secret
 
 // GetSecret implements secrets.SecretStore.
 func (s secretStore) GetSecret(_ context.Context, id string) ([]byte, error) {
@@ -24,7 +25,7 @@ func (s secretStore) GetSecret(_ context.Context, id string) ([]byte, error) {
 		return nil, fmt.Errorf("secret %q: %w", id, secrets.ErrNotFound)
 	}
 	if def.File == "" {
-		return []byte(def.Content), nil
+		return def.Content, nil
 	}
 	info, err := os.Stat(def.File)
 	if err != nil {
