@@ -102,6 +102,32 @@ func TestWriteContext(t *testing.T) {
 	}
 }
 
+func TestNamedContextsAreApart(t *testing.T) {
+	d := Docker{Dir: t.TempDir()}
+	for name, host := range map[string]string{"dev-a": "unix:///a.sock", "dev-b": "npipe:////./pipe/b"} {
+		if created, err := d.WriteContextNamed(name, "a machine", host); !created || err != nil {
+			t.Fatalf("%s: %v, %v", name, created, err)
+		}
+	}
+	if removed, err := d.RemoveContextNamed("dev-a", "unix:///a.sock"); !removed || err != nil {
+		t.Errorf("remove = %v, %v", removed, err)
+	}
+	if removed, err := d.RemoveContextNamed("dev-b", "unix:///a.sock"); removed || err != nil {
+		t.Errorf("remove what leads elsewhere = %v, %v", removed, err)
+	}
+	if e, err := d.Context("dev-b"); err != nil || e.Host != "npipe:////./pipe/b" {
+		t.Errorf("the other context is %+v, %v", e, err)
+	}
+}
+
+func TestLocalHost(t *testing.T) {
+	for path, want := range map[string]string{"/m/docker.sock": "unix:///m/docker.sock", `\\.\pipe\dev-x`: "npipe:////./pipe/dev-x"} {
+		if got := LocalHost(path); got != want {
+			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
+}
+
 // TestForeignContext: a context of our name that leads elsewhere is the user's.
 func TestForeignContext(t *testing.T) {
 	d := Docker{Dir: t.TempDir()}

@@ -302,6 +302,15 @@ func (r *resolver) start(ctx context.Context) {
 	r.choice.Start = err != nil && !errors.Is(err, fs.ErrPermission)
 }
 
+// LocalHost is the address of an engine that listens at a unix socket or named
+// pipe.
+func LocalHost(path string) string {
+	if pipe, ok := strings.CutPrefix(path, `\\.\pipe\`); ok {
+		return "npipe:////./pipe/" + pipe
+	}
+	return "unix://" + path
+}
+
 // HostError says that an address is not one of an engine.
 type HostError struct{ Value string }
 
