@@ -19,6 +19,9 @@ LDFLAGS := -s -w -X github.com/seed71221737/dev/cmd.Version=$(VERSION)
 LAZY    := dist/lazyschema
 RELEASE := -modfile=$(LAZY)/go.mod -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
+# The program that builds images is embedded, too: docs/adr/0005-build-program.md.
+PROGRAM := -modfile=$(LAZY)/go.mod -trimpath -buildvcs=false -ldflags=-s\ -w
+
 # The engine's bundle is embedded where it can run: on Linux, once `make engine` has made it.
 BUNDLE := engine-linux-$(GOARCH).tar.zst
 
@@ -28,12 +31,13 @@ BUNDLE := engine-linux-$(GOARCH).tar.zst
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: lazyschema ## build bin/dev, with the engine inside it if `make engine` has made one
+build: lazyschema ## build bin/dev, with what builds images inside it, and the engine if `make engine` has made one
 	@mkdir -p bin
+	@$(GO) run ./hack/builder -os $(GOOS) -arch $(GOARCH) -o dist/builder-$(GOOS)-$(GOARCH) -- $(PROGRAM)
 	@if [ '$(GOOS)' = linux ] && [ -f 'dist/$(BUNDLE)' ]; then \
 		ln -f 'dist/$(BUNDLE)' 'engine/native/$(BUNDLE)' && set -- -tags bundle; \
 	fi; \
-	CGO_ENABLED=0 $(GO) build $(RELEASE) "$$@" -o bin/ ./cmd/dev
+	CGO_ENABLED=0 $(GO) build $(RELEASE) -overlay=dist/builder-$(GOOS)-$(GOARCH)/overlay.json "$$@" -o bin/ ./cmd/dev
 	@echo "built bin/dev $(VERSION)"
 
 engine: deps ## build the engine that dev carries into dist/ (ARCH=amd64, arm64 or all); nothing to do if it is up to date
@@ -58,7 +62,8 @@ cross: lazyschema ## cross-compile for linux, darwin and windows on amd64 and ar
 	@set -e; for p in $(PLATFORMS); do \
 		os=$${p%/*}; arch=$${p#*/}; ext=; [ $$os != windows ] || ext=.exe; \
 		echo "build dist/dev-$$os-$$arch$$ext"; \
-		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) build $(RELEASE) -o dist/dev-$$os-$$arch$$ext ./cmd/dev; \
+		$(GO) run ./hack/builder -os $$os -arch $$arch -o dist/builder-$$os-$$arch -- $(PROGRAM); \
+		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) build $(RELEASE) -overlay=dist/builder-$$os-$$arch/overlay.json -o dist/dev-$$os-$$arch$$ext ./cmd/dev; \
 	done
 	@set -e; for os in darwin windows; do echo "vet for $$os"; CGO_ENABLED=0 GOOS=$$os $(GO) vet ./...; done
 
