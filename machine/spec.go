@@ -2,6 +2,27 @@
 
 package machine
 
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/seed71221737/dev/engine/native/atomicfile"
+	"github.com/seed71221737/dev/hostagent"
+)
+
 // SpecVersion is the version of machine.yaml that this program writes; it reads older ones and refuses newer ones.
 const SpecVersion = 1
 
@@ -21,9 +42,12 @@ type Spec struct {
 	Shares   []Share           `yaml:"shares,omitempty"`
 	Labels   map[string]string `yaml:"labels,omitempty"`
 	Engine   EngineOptions     `yaml:"engine,omitempty"`
-	// Options are the driver's own settings, validated by the driver.
+	// Options are the driver's own settings, validated by the driver, and tls-san: further names of the engine's TCP socket, with commas between.
 	Options map[string]string `yaml:"options,omitempty"`
 }
+
+// OptionTLSNames is the option with further names for the server certificate.
+const OptionTLSNames = "tls-san"
 
 // Share is a host folder in the guest, at the same path unless Guest says otherwise.
 type Share struct {
@@ -40,4 +64,160 @@ type EngineOptions struct {
 	RegistryMirrors    []string `yaml:"registry_mirrors,omitempty"`
 	InsecureRegistries []string `yaml:"insecure_registries,omitempty"`
 	StorageDriver      string   `yaml:"storage_driver,omitempty"`
+}
+
+// Bounds of sizes. The engine alone needs about 400 MiB.
+const (
+	maxCPUs      = 512
+	minMemoryMiB = 512
+	maxMemoryMiB = 4 << 20
+	minDiskMiB   = 512
+	maxDiskMiB   = 64 << 20
+	maxSpecBytes = 1 << 20
+)
+
+// Accelerators are the values of Spec.Accelerator.
+var accelerators = []string{"", "auto", "kvm", "hvf", "whpx", "tcg"}
+
+var (
+	arches    = []string{"amd64", "arm64"}
+	specWords = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	hexDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	unknown   = regexp.MustCompile(`field (\S+) not found in type \S+`)
+)
+
+// ParseSpec reads and validates machine.yaml; name stands in errors. Unknown fields are errors with their line.
+func ParseSpec(name string, data []byte) (Spec, error) {
+	if len(data) > maxSpecBytes {
+		return Spec{}, &SpecError{Name: name, Problems: []string{"it is too large to be one"}}
+	}
+	var head struct {
+		Version int `yaml:"version"`
+	}
+	if err := yaml.Unmarshal(data, &head); err == nil && head.Version > SpecVersion {
+		return Spec{}, &SpecError{Name: name, Problems: []string{fmt.Sprintf("its version is %d and this dev reads up to %d: use a newer dev", head.Version, SpecVersion)}}
+	}
+	var s Spec
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	err := dec.Decode(&s)
+	if errors.Is(err, io.EOF) {
+		return Spec{}, &SpecError{Name: name, Problems: []string{"it is empty"}}
+	}
+	if err != nil {
+		return Spec{}, &SpecError{Name: name, Problems: yamlProblems(err)}
+	}
+	if problems := s.problems(); len(problems) > 0 {
+		return Spec{}, &SpecError{Name: name, Problems: problems}
+	}
+	return s, nil
+}
+
+// yamlProblems says what the decoder found in our own words.
+func yamlProblems(err error) []string {
+	var typeError *yaml.TypeError
+	if !errors.As(err, &typeError) {
+		return []string{strings.TrimPrefix(err.Error(), "yaml: ")}
+	}
+	var list []string
+	for _, e := range typeError.Errors {
+		list = append(list, unknown.ReplaceAllString(e, `unknown field "$1"`))
+	}
+	return list
+}
+
+// Validate says all that is wrong with a spec.
+func (s Spec) Validate(name string) error {
+	if problems := s.problems(); len(problems) > 0 {
+		return &SpecError{Name: name, Problems: problems}
+	}
+	return nil
+}
+
+// problems looks at each field; a nil answer means that the spec can be used.
+func (s Spec) problems() []string {
+	var list []string
+	refuse := func(bad bool, format string, args ...any) {
+		if bad {
+			list = append(list, fmt.Sprintf(format, args...))
+		}
+	}
+	refuse(s.Version != SpecVersion, "version is %d: this dev writes %d", s.Version, SpecVersion)
+	refuse(!specWords.MatchString(s.Driver), "driver %q is not a name", s.Driver)
+	refuse(!slices.Contains(arches, s.Arch), "arch %q is not one of %s", s.Arch, strings.Join(arches, ", "))
+	refuse(!slices.Contains(accelerators, s.Accelerator), "accelerator %q is not one of %s", s.Accelerator, strings.Join(accelerators[1:], ", "))
+	refuse(s.CPUs < 1 || s.CPUs > maxCPUs, "cpus is %d: give 1 to %d", s.CPUs, maxCPUs)
+	refuse(s.MemoryMiB < minMemoryMiB || s.MemoryMiB > maxMemoryMiB, "memory_mib is %d: give %d to %d", s.MemoryMiB, minMemoryMiB, maxMemoryMiB)
+	refuse(s.DiskMiB < minDiskMiB || s.DiskMiB > maxDiskMiB, "disk_mib is %d: give %d to %d", s.DiskMiB, minDiskMiB, maxDiskMiB)
+	refuse(!hexDigest.MatchString(s.Image), "image %q is not a digest", s.Image)
+	refuse(s.Previous != "" && !hexDigest.MatchString(s.Previous), "previous_image %q is not a digest", s.Previous)
+	list = append(list, shareProblems(s.Shares)...)
+	if _, err := s.Engine.Config(); err != nil {
+		list = append(list, err.Error())
+	}
+	return list
+}
+
+// shareProblems looks at the shares together: two at one place hide each other.
+func shareProblems(shares []Share) []string {
+	var list []string
+	seen := map[string]bool{}
+	for _, s := range shares {
+		guest, err := s.GuestPath()
+		switch {
+		case err != nil:
+			list = append(list, err.Error())
+			continue
+		case !filepath.IsAbs(s.Host):
+			list = append(list, fmt.Sprintf("share %q is not an absolute path", s.Host))
+		case !path.IsAbs(guest) || path.Clean(guest) != guest || guest == "/":
+			list = append(list, fmt.Sprintf("share %q would be at %q in the machine, which must be an absolute path below the root", s.Host, guest))
+		case seen[guest]:
+			list = append(list, fmt.Sprintf("two shares would be at %q in the machine", guest))
+		}
+		seen[guest] = true
+	}
+	return list
+}
+
+// GuestPath is where the share is in the guest.
+func (s Share) GuestPath() (string, error) {
+	if s.Guest != "" {
+		return s.Guest, nil
+	}
+	return hostagent.GuestPath(runtime.GOOS, s.Host)
+}
+
+// clone is a copy that shares nothing with s.
+func (s Spec) clone() Spec {
+	s.Shares, s.Labels, s.Options = slices.Clone(s.Shares), maps.Clone(s.Labels), maps.Clone(s.Options)
+	e := &s.Engine
+	for _, list := range []*[]string{&e.Options, &e.Labels, &e.Env, &e.RegistryMirrors, &e.InsecureRegistries} {
+		*list = slices.Clone(*list)
+	}
+	return s
+}
+
+// readSpec reads the spec of the machine in dir.
+func readSpec(dir Dir) (Spec, error) {
+	data, err := os.ReadFile(dir.Spec())
+	if errors.Is(err, fs.ErrNotExist) {
+		return Spec{}, fmt.Errorf("its %s is missing", filepath.Base(dir.Spec()))
+	}
+	if err != nil {
+		return Spec{}, fmt.Errorf("read the spec: %w", err)
+	}
+	return ParseSpec(dir.Spec(), data)
+}
+
+// writeSpec replaces machine.yaml as a whole.
+func writeSpec(dir Dir, s Spec) error {
+	data, err := yaml.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("write the spec: %w", err)
+	}
+	if err := atomicfile.Write(dir.Spec(), data, 0o600); err != nil {
+		return fmt.Errorf("write the spec: %w", err)
+	}
+	return nil
 }

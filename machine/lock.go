@@ -1,0 +1,91 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+const (
+	// lockPause is how often a held lock is tried again.
+	lockPause = 20 * time.Millisecond
+	// lockPatience is how long a command waits for another one on the same machine: as long as a slow start or stop takes.
+	lockPatience = 10 * time.Minute
+)
+
+// lockMachine takes the lock of commands on a machine. The lock ends with unlock or with the process.
+func (s *Store) lockMachine(ctx context.Context, name string, sink Sink) (unlock func(), err error) {
+	path := s.dir(name).Lock()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of machines: %w", err)
+	}
+	l := flock.New(path)
+	locked, err := l.TryLock()
+	if err == nil && !locked {
+		sink.say(name, "waiting for another command on this machine")
+		wait, cancel := context.WithTimeout(ctx, lockPatience)
+		defer cancel()
+		_, err = l.TryLockContext(wait, lockPause)
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			return nil, &BusyError{Name: name}
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock machine %q: %w", name, err)
+	}
+	return func() {
+		if err := l.Unlock(); err != nil {
+			s.Logger.Warn("unlock machine", "machine", name, "error", err)
+		}
+	}, nil
+}
+
+// agentAlive says whether a process holds the run lock. It asks with a shared lock, which the agent outwaits.
+func (d Dir) agentAlive() (bool, error) {
+	if _, err := os.Stat(d.RunLock()); errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	l := flock.New(d.RunLock(), flock.SetFlag(os.O_RDONLY))
+	free, err := l.TryRLock()
+	if err != nil {
+		return false, fmt.Errorf("look at the run lock of machine %q: %w", d.Name(), err)
+	}
+	return !free, errors.Join(l.Unlock(), l.Close())
+}
+
+// awaitAgentEnd waits until no process holds the run lock.
+func (d Dir) awaitAgentEnd(ctx context.Context) error {
+	tick := time.NewTicker(lockPause)
+	defer tick.Stop()
+	for {
+		alive, err := d.agentAlive()
+		if err != nil || !alive {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// tryLock takes the lock of commands on a machine if it is free now.
+func (s *Store) tryLock(name string) (unlock func(), ok bool) {
+	l := flock.New(s.dir(name).Lock())
+	if locked, err := l.TryLock(); err != nil || !locked {
+		return nil, false
+	}
+	return func() {
+		if err := l.Unlock(); err != nil {
+			s.Logger.Warn("unlock machine", "machine", name, "error", err)
+		}
+	}, true
+}

@@ -1,0 +1,214 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/seed71221737/dev/engine/native/atomicfile"
+	"github.com/seed71221737/dev/hostagent"
+)
+
+// stopGrace is how long a guest may take to stop its containers and itself where nothing else is asked.
+const stopGrace = 60 * time.Second
+
+// StopOptions say how patient a stop is.
+type StopOptions struct {
+	// Timeout is how long containers and the guest may take before the VM is killed; 0: a minute.
+	Timeout time.Duration
+}
+
+func (o StopOptions) grace() time.Duration {
+	if o.Timeout > 0 {
+		return o.Timeout
+	}
+	return stopGrace
+}
+
+// Stop powers the machine off and waits until nothing of it runs. A machine that is stopped is no error. What does not end in time is killed.
+func (m *Machine) Stop(ctx context.Context, o StopOptions, sink Sink) error {
+	return m.underLock(ctx, sink, func() error { return m.stop(ctx, o, sink) })
+}
+
+// Kill ends the machine at once, as a power cut would, also while another command waits for it.
+func (m *Machine) Kill(ctx context.Context, sink Sink) error {
+	m.orderKill(ctx)
+	return m.underLock(ctx, sink, func() error { return m.kill(ctx) })
+}
+
+// Restart stops and starts the machine.
+func (m *Machine) Restart(ctx context.Context, o StopOptions, sink Sink) error {
+	if err := m.Stop(ctx, o, sink); err != nil {
+		return err
+	}
+	return m.Start(ctx, sink)
+}
+
+// underLock calls f with the machine as it is once no other command changes it.
+func (m *Machine) underLock(ctx context.Context, sink Sink, f func() error) error {
+	unlock, err := m.store.lockMachine(ctx, m.Name, sink)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := m.reload(); err != nil {
+		return err
+	}
+	return f()
+}
+
+// stop is Stop under the lock.
+func (m *Machine) stop(ctx context.Context, o StopOptions, sink Sink) error {
+	alive, err := m.Dir.agentAlive()
+	if err != nil {
+		return err
+	}
+	if alive {
+		sink.say(m.Name, "stopping the machine")
+		if err := m.orderStop(ctx, o.grace()); err != nil {
+			if ctx.Err() != nil {
+				return fmt.Errorf("stop machine %q: %w", m.Name, ctx.Err())
+			}
+			sink.send(Event{Machine: m.Name, Warning: true, Text: "the machine did not stop in order and is killed: " + err.Error()})
+			return m.kill(ctx)
+		}
+	}
+	return m.clear(ctx, o.grace(), sink)
+}
+
+// orderStop asks the agent to stop and waits for its end.
+func (m *Machine) orderStop(ctx context.Context, grace time.Duration) error {
+	ask, cancel := context.WithTimeout(ctx, launchPatience)
+	defer cancel()
+	tick := time.NewTicker(lockPause)
+	defer tick.Stop()
+	for err := m.Agent().Stop(ask, grace); err != nil; err = m.Agent().Stop(ask, grace) {
+		alive, lockErr := m.Dir.agentAlive()
+		if lockErr != nil || !alive {
+			return lockErr
+		}
+		if !errors.Is(err, hostagent.ErrNotRunning) {
+			return err // it is there and does not answer
+		}
+		select {
+		case <-ask.Done():
+			return err
+		case <-tick.C: // it has just been started, or is about to end
+		}
+	}
+	wait, cancel := context.WithTimeout(ctx, grace+endPatience)
+	defer cancel()
+	if err := m.Dir.awaitAgentEnd(wait); err != nil {
+		return fmt.Errorf("its host agent did not end within %s: %w", grace+endPatience, err)
+	}
+	return nil
+}
+
+// orderKill tells the agent, if there is one, to kill the VM.
+func (m *Machine) orderKill(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, answerPatience)
+	defer cancel()
+	if err := m.Agent().Kill(ctx); err != nil && !errors.Is(err, hostagent.ErrNotRunning) {
+		m.store.Logger.Debug("order the kill of a machine", "machine", m.Name, "error", err)
+	}
+}
+
+// kill is Kill under the lock: the agent first in order, then by force, then a VM that it left.
+func (m *Machine) kill(ctx context.Context) error {
+	alive, err := m.Dir.agentAlive()
+	if err != nil {
+		return err
+	}
+	if alive {
+		m.orderKill(ctx)
+		wait, cancel := context.WithTimeout(ctx, killPatience)
+		defer cancel()
+		if m.Dir.awaitAgentEnd(wait) != nil {
+			if err := m.killAgent(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return m.clear(ctx, 0, nil)
+}
+
+// killPatience is how long an agent may take to kill its VM and end before it is killed itself.
+const killPatience = 10 * time.Second
+
+// clear ends a VM without an agent, in order if there is grace, and removes stale sockets. No agent runs.
+func (m *Machine) clear(ctx context.Context, grace time.Duration, sink Sink) error {
+	vm, err := m.orphan(ctx)
+	if err != nil {
+		return fmt.Errorf("look for the VM of machine %q: %w", m.Name, err)
+	}
+	if vm != nil {
+		sink.send(Event{Machine: m.Name, Warning: true, Text: (&orphanError{}).Error()})
+		if err := EndVM(ctx, vm, grace); err != nil {
+			return fmt.Errorf("end the VM of machine %q: %w", m.Name, err)
+		}
+	}
+	m.removeStale()
+	return nil
+}
+
+// EndVM ends a VM that no agent serves: with the power button if there is grace, and then by force.
+func EndVM(ctx context.Context, vm hostagent.VM, grace time.Duration) error {
+	if grace > 0 {
+		wait, cancel := context.WithTimeout(ctx, grace)
+		defer cancel()
+		if vm.PowerOff(wait) == nil {
+			select {
+			case <-vm.Done():
+				return nil
+			case <-wait.Done():
+			}
+		}
+	}
+	return vm.Kill(ctx)
+}
+
+// RemoveOptions say how Remove deals with what is in its way.
+type RemoveOptions struct {
+	// Force removes the machine though ending what runs failed, or though it is gone already.
+	Force bool
+}
+
+// Remove kills the machine and removes it with all its data.
+func (m *Machine) Remove(ctx context.Context, o RemoveOptions, sink Sink) error {
+	m.orderKill(ctx)
+	err := m.underLock(ctx, sink, func() error {
+		if err := m.kill(ctx); err != nil && !o.Force {
+			return err
+		}
+		return m.remove(ctx, sink)
+	})
+	var missing *NotFoundError
+	if o.Force && errors.As(err, &missing) {
+		return nil
+	}
+	return err
+}
+
+// remove takes the folder away: aside first, so that a crash leaves no half machine.
+func (m *Machine) remove(ctx context.Context, sink Sink) error {
+	sink.say(m.Name, "removing the machine")
+	s := m.store
+	gone := s.aside(m.Name)
+	if err := os.Rename(string(m.Dir), gone); err != nil {
+		return fmt.Errorf("remove machine %q: %w", m.Name, err)
+	}
+	err := errors.Join(atomicfile.SyncDir(s.Dir), os.RemoveAll(gone))
+	for _, image := range []string{m.Spec.Image, m.Spec.Previous} {
+		if image != "" {
+			err = errors.Join(err, s.Images.Release(context.WithoutCancel(ctx), image, m.Name))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("remove machine %q: %w", m.Name, err)
+	}
+	return nil
+}
