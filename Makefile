@@ -52,11 +52,12 @@ demo-test: deps engine build ## the demo under another project name and port, ta
 	$(GO) run ./hack/demo -test
 
 test: deps peers ## everything that proves the product; says at the end what ran and what was skipped
-	DEV_TEST_COMPOSE='$(CURDIR)/dist/peers/docker-compose' $(GO) run ./hack/check
+	DEV_TEST_COMPOSE='$(CURDIR)/dist/peers/docker-compose' DEV_TEST_DOCKER='$(CURDIR)/dist/peers/docker' $(GO) run ./hack/check
 
-peers: ## build docker compose into dist/peers, for the tests and benchmarks that compare with it
+peers: ## build docker compose and the docker CLI into dist/peers, for the tests and benchmarks that compare with them
 	@[ -x dist/peers/docker-compose ] || { mkdir -p dist/peers; \
 		GOBIN='$(CURDIR)/dist/peers' $(GO) install -trimpath -ldflags '-s -w -X github.com/docker/compose/v5/internal.Version=v5.0.2' $(PEER) && mv dist/peers/cmd dist/peers/docker-compose; }
+	@[ -x dist/peers/docker ] || hack/docker-cli.sh dist/peers/docker || echo 'peers: the docker CLI could not be built: its tests are skipped'
 
 cross: lazyschema ## cross-compile for linux, darwin and windows on amd64 and arm64 into dist/, and vet the tests for each system
 	@set -e; for p in $(PLATFORMS); do \

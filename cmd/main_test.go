@@ -57,11 +57,19 @@ func TestEngineScript(t *testing.T) {
 			e.Setenv("DOCKER_HOST", engine.Host)
 			e.Setenv("REGISTRY", registry)
 			e.Setenv("COMPOSE", peer)
+			e.Setenv("DOCKER", os.Getenv("DEV_TEST_DOCKER"))
 			return nil
 		},
-		Condition: func(name string) (bool, error) { return name == "compose" && peer != "", nil },
-		Cmds:      map[string]func(*testscript.TestScript, bool, []string){"eventually": eventually},
+		Condition: func(name string) (bool, error) {
+			return name == "compose" && peer != "" || name == "docker" && isProgram(os.Getenv("DEV_TEST_DOCKER")), nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"eventually": eventually},
 	})
+}
+
+func isProgram(name string) bool {
+	_, err := exec.LookPath(name)
+	return name != "" && err == nil
 }
 
 // setHome keeps the user's own settings out of a script.
