@@ -29,8 +29,9 @@ type fakeEngine struct {
 	volumes    map[string]Volume
 	images     map[string]Image
 
-	lost     []string // volumes removed
-	log      []string // operations carried out
+	contents map[string]string // of volumes that were filled
+	lost     []string          // volumes removed
+	log      []string          // operations carried out
 	starting atomic.Int32
 	raced    atomic.Bool // two starts that publish ranges overlapped
 	fail     func(Op) error
@@ -45,6 +46,7 @@ func newFakeEngine() *fakeEngine {
 	return &fakeEngine{
 		now:        time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		containers: map[string]*fakeContainer{}, networks: map[string]Network{}, volumes: map[string]Volume{}, images: map[string]Image{},
+		contents: map[string]string{},
 	}
 }
 
@@ -142,6 +144,12 @@ func (f *fakeEngine) Do(ctx context.Context, op Op, made Results, _ Sink) (Resul
 		return Result{}, nil
 	case OpCreateNetwork, OpRemoveNetwork, OpCreateVolume, OpRemoveVolume:
 		return f.doResource(op)
+	case OpFillVolume:
+		if _, ok := f.volumes[op.Ref.ID]; !ok {
+			return Result{}, fmt.Errorf("volume %s is not there", op.Ref.ID)
+		}
+		f.contents[op.Ref.ID] = op.Content
+		return Result{}, nil
 	case OpCreateContainer:
 		return f.create(op, made)
 	}
@@ -196,6 +204,7 @@ func (f *fakeEngine) doResource(op Op) (Result, error) {
 	}
 	f.lost = append(f.lost, op.Ref.ID)
 	delete(f.volumes, op.Ref.ID)
+	delete(f.contents, op.Ref.ID)
 	return Result{}, nil
 }
 

@@ -27,6 +27,7 @@ const (
 	OpRemoveNetwork    OpKind = "remove network"    // Ref
 	OpCreateVolume     OpKind = "create volume"     // Volume
 	OpRemoveVolume     OpKind = "remove volume"     // Ref
+	OpFillVolume       OpKind = "fill volume"       // Ref, Content: with what was saved of it; engines know no content by themselves
 	OpCreateContainer  OpKind = "create container"  // Container
 	OpCopyFiles        OpKind = "copy files"        // Ref, Files: into a created container, before it starts
 	OpStartContainer   OpKind = "start container"   // Ref
@@ -80,6 +81,8 @@ type Op struct {
 	Build     *BuildSpec
 	Files     []File
 	Hook      *types.ServiceHook
+	// Content names what a volume is filled with, to whoever carries the operation out.
+	Content string
 }
 
 // Ref names something an operation acts on: by ID (or name, for networks, volumes and images) when it existed before the plan, else by the operation

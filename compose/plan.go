@@ -57,6 +57,8 @@ type PlanOptions struct {
 	Environment map[string]string
 	// RecreateVolumes names, by key, diverged volumes to remove and make anew: their data is lost.
 	RecreateVolumes []string
+	// RestoreVolumes gives, by key, the content (see [Op.Content]) that volumes are made anew with: what they hold now is replaced.
+	RestoreVolumes map[string]string
 }
 
 // Empty reports whether there is nothing to do.
@@ -196,6 +198,7 @@ type planner struct {
 	dependentsOf map[string][]*service // see dependents
 
 	lastRange *step       // the last start so far that publishes a range of ports
+	idle      bool        // no service is planned for
 	run       *RunOptions // a one-off is wanted of this service, rather than its replicas
 
 	result Plan

@@ -25,12 +25,13 @@ type volumeState struct {
 	name     string
 	missing  bool
 	replaced bool
+	content  string // what it is filled with after it was made; empty: nothing
 	made     *step
 }
 
 // wantedKeys lists the networks or volumes that the plan must see to: with services named, those that the planned ones use.
 func wantedKeys[T any](pl *planner, all map[string]T, used func(types.ServiceConfig) []string) []string {
-	if len(pl.o.Services) == 0 {
+	if len(pl.o.Services) == 0 && !pl.idle {
 		return slices.Sorted(maps.Keys(all))
 	}
 	wanted := map[string]bool{}
@@ -195,7 +196,9 @@ func (pl *planner) assessNetworks(sv *service, c Container) reason {
 }
 
 func (pl *planner) planVolumes() error {
-	for _, key := range wantedKeys(pl, pl.p.Volumes, volumesOf) {
+	keys := slices.AppendSeq(wantedKeys(pl, pl.p.Volumes, volumesOf), maps.Keys(pl.o.RestoreVolumes))
+	slices.Sort(keys)
+	for _, key := range slices.Compact(keys) {
 		state, err := pl.volumeState(key)
 		if err != nil {
 			return err
@@ -210,6 +213,9 @@ func (pl *planner) volumeState(key string) (*volumeState, error) {
 	v := pl.p.Volumes[key]
 	there, ok := pl.have.Volumes[v.Name]
 	state := &volumeState{name: v.Name, missing: !ok}
+	if content, restored := pl.o.RestoreVolumes[key]; restored {
+		return state, pl.restore(key, content, state)
+	}
 	if bool(v.External) && !ok {
 		return nil, &planError{
 			fmt.Sprintf("volume %q is external, and there is none of that name", v.Name),
@@ -359,17 +365,23 @@ func (pl *planner) emitVolumes() error {
 			return err
 		}
 		pl.rank = rankVolumes
-		target, why := "volume "+v.name, "not there"
+		target, why, gone := "volume "+v.name, "not there", "its configuration changed"
+		if v.content != "" {
+			gone = "its content is restored"
+		}
 		var removed *step
 		if v.replaced {
 			why = "recreated"
 			removed = pl.add(Op{
-				Kind: OpRemoveVolume, Target: target, Reason: "its configuration changed", Destructive: true, Ref: Ref{ID: v.name},
+				Kind: OpRemoveVolume, Target: target, Reason: gone, Destructive: true, Ref: Ref{ID: v.name},
 			})
 			removed.need(pl.clearVolume(v.name)...)
 		}
 		pl.rank = rankVolumes
 		v.made = pl.add(Op{Kind: OpCreateVolume, Target: target, Reason: why, Volume: &spec}, removed)
+		if v.content != "" {
+			v.made = pl.add(Op{Kind: OpFillVolume, Target: target, Reason: "restored", Ref: Ref{ID: v.name}, Content: v.content}, v.made)
+		}
 	}
 	return nil
 }

@@ -298,6 +298,12 @@ func (s *scenario) run(t *testing.T, have Snapshot) (Plan, error) {
 		return NewPullPlan(s.p, have, PullOptions{Services: o.Services, IncludeDeps: !o.NoDeps, Policy: o.Pull})
 	case "build":
 		return NewBuildPlan(s.p, have, BuildPlanOptions{Services: o.Services})
+	case "restore":
+		contents := map[string]string{}
+		for _, key := range o.Services {
+			contents[key] = "saved-" + key
+		}
+		return NewRestorePlan(s.p, have, contents)
 	case "run":
 		return NewRunPlan(s.p, have, RunOptions{
 			Service: o.Services[0], OneOff: OneOff{Slug: "0123456789ab", Detach: o.NoStart, Command: []string{"true"}}, NoDeps: o.NoDeps, Build: o.Build,
