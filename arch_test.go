@@ -37,7 +37,7 @@ type source struct {
 func (s source) dir() string { return path.Dir(s.path) }
 
 // testSupport are packages that only tests import; what holds for tests holds for them.
-var testSupport = []string{"engine/enginetest/..."}
+var testSupport = []string{"engine/enginetest/...", "machine/drivertest/..."}
 
 func (s source) test() bool {
 	return strings.HasSuffix(s.path, "_test.go") || matchesAny(testSupport, s.dir())

@@ -38,7 +38,7 @@ func (e EngineOptions) Config() (map[string]json.RawMessage, error) {
 	if e.StorageDriver != "" {
 		values["storage-driver"] = e.StorageDriver
 	}
-	if _, err := e.environment(); err != nil {
+	if _, err := e.Environment(); err != nil {
 		return nil, err
 	}
 	config := map[string]json.RawMessage{}
@@ -105,8 +105,8 @@ func addToMap(values map[string]any, key, k, v string) {
 	values[key] = m
 }
 
-// environment is Env as a map; a name alone is an error, because this process's environment is not the machine's.
-func (e EngineOptions) environment() (map[string]string, error) {
+// Environment is Env as a map; a name alone is an error, because this process's environment is not the machine's.
+func (e EngineOptions) Environment() (map[string]string, error) {
 	env := map[string]string{}
 	for _, entry := range e.Env {
 		name, value, ok := strings.Cut(entry, "=")

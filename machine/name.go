@@ -50,3 +50,6 @@ func CheckName(name string) error {
 func hostname(name string) string {
 	return strings.Trim(strings.ReplaceAll(name, ".", "-"), "-")
 }
+
+// Hostname is the machine's host name in the guest.
+func (m *Machine) Hostname() string { return hostname(m.Name) }

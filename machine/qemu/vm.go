@@ -1,0 +1,212 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package qemu
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"sync"
+	"time"
+
+	"github.com/seed71221737/dev/hostagent"
+	"github.com/seed71221737/dev/machine"
+	"github.com/seed71221737/dev/machine/process"
+)
+
+// vm is a QEMU that this process started.
+type vm struct {
+	cmd     *exec.Cmd
+	monitor *monitor
+	done    chan struct{}
+	resumed chan struct{}
+
+	mu     sync.Mutex
+	killed bool
+	err    error
+}
+
+var _ hostagent.VM = (*vm)(nil)
+
+// launch starts QEMU and waits until its monitor answers. On any error no process is left.
+func launch(ctx context.Context, program string, args []string, dir machine.Dir, log *slog.Logger) (hostagent.VM, error) {
+	if err := os.Remove(dir.Monitor()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("remove a stale monitor socket: %w", err)
+	}
+	cmd := exec.Command(program, args...) // not with ctx: the VM outlives it
+	cmd.Dir, cmd.SysProcAttr = string(dir), ownGroup()
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		return nil, fmt.Errorf("start QEMU: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start QEMU: %w", err)
+	}
+	v := &vm{cmd: cmd, done: make(chan struct{}), resumed: make(chan struct{}, 1)}
+	go v.wait(stderr, log.With("program", "qemu"))
+	if err := v.connect(ctx, dir, log); err != nil {
+		return nil, errors.Join(err, v.Kill(context.WithoutCancel(ctx)))
+	}
+	return v, nil
+}
+
+// wait copies what QEMU complains about to the log until it ends, and is the one to wait for it.
+func (v *vm) wait(stderr io.Reader, log *slog.Logger) {
+	defer close(v.done)
+	last := ""
+	lines := bufio.NewScanner(stderr)
+	for lines.Scan() {
+		last = lines.Text()
+		log.Warn(last)
+	}
+	_, _ = io.Copy(io.Discard, stderr) // a line that is too long must not block QEMU
+	err := v.cmd.Wait()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case v.killed:
+		v.err = errKilled
+	case err != nil && last != "":
+		v.err = fmt.Errorf("QEMU ended: %w: %s", err, last)
+	case err != nil:
+		v.err = fmt.Errorf("QEMU ended: %w", err)
+	}
+}
+
+// errKilled is the end of a VM that Kill ended.
+var errKilled = errors.New("the VM was killed")
+
+// connect opens the monitor as soon as QEMU serves it.
+func (v *vm) connect(ctx context.Context, dir machine.Dir, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, startDeadline)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		m, err := dialMonitor(ctx, dir.Monitor(), v.event(log))
+		if err == nil {
+			v.monitor = m
+			return nil
+		}
+		select {
+		case <-v.done:
+			return v.startError()
+		case <-ctx.Done():
+			return fmt.Errorf("wait for QEMU's monitor: %w", err)
+		case <-tick.C:
+		}
+	}
+}
+
+// startError is Err for a VM that ended before it ran: an end without a complaint is one, too.
+func (v *vm) startError() error {
+	if err := v.Err(); err != nil {
+		return err
+	}
+	return errors.New("QEMU ended as soon as it was started")
+}
+
+// event notes what the monitor tells.
+func (v *vm) event(log *slog.Logger) func(name string) {
+	return func(name string) {
+		log.Debug("QEMU event", "event", name)
+		if name == "RESUME" {
+			select {
+			case v.resumed <- struct{}{}:
+			default: // nobody has taken the last one yet
+			}
+		}
+	}
+}
+
+func (v *vm) Done() <-chan struct{} { return v.done }
+
+// Resumed tells that the VM runs again after a pause.
+func (v *vm) Resumed() <-chan struct{} { return v.resumed }
+
+func (v *vm) Err() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.err
+}
+
+func (v *vm) PID() int { return v.cmd.Process.Pid }
+
+func (v *vm) PowerOff(ctx context.Context) error { return v.monitor.powerDown(ctx) }
+
+func (v *vm) Kill(ctx context.Context) error {
+	v.mu.Lock()
+	v.killed = true
+	v.mu.Unlock()
+	if v.monitor != nil {
+		v.monitor.close()
+	}
+	if err := v.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill QEMU: %w", err)
+	}
+	select {
+	case <-v.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the end of QEMU: %w", ctx.Err())
+	}
+}
+
+// RunState is QEMU's word for what the VM does: running, paused, shutdown, …
+func (v *vm) RunState(ctx context.Context) (string, error) { return v.monitor.status(ctx) }
+
+// Balloon asks the guest to keep to so many bytes of its memory.
+func (v *vm) Balloon(ctx context.Context, bytes int64) error { return v.monitor.balloon(ctx, bytes) }
+
+// found is a QEMU that another process started.
+type found struct {
+	processes []process.Process
+	dir       machine.Dir
+	log       *slog.Logger
+	done      chan struct{}
+}
+
+var _ hostagent.VM = (*found)(nil)
+
+// adopt watches processes that are not this one's children.
+func adopt(list []process.Process, dir machine.Dir, log *slog.Logger) *found {
+	f := &found{processes: list, dir: dir, log: log, done: make(chan struct{})}
+	go func() {
+		defer close(f.done)
+		for _, p := range list {
+			_ = p.Await(context.Background()) // ends with the process; nothing else can end it
+		}
+	}()
+	return f
+}
+
+func (f *found) Done() <-chan struct{} { return f.done }
+
+// Err is not known of a process that is not a child.
+func (f *found) Err() error { return nil }
+
+func (f *found) PID() int { return f.processes[0].PID }
+
+// PowerOff presses the power button at the monitor, which takes one client at a time: the one that died is gone.
+func (f *found) PowerOff(ctx context.Context) error {
+	m, err := dialMonitor(ctx, f.dir.Monitor(), func(string) {})
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	return m.powerDown(ctx)
+}
+
+func (f *found) Kill(ctx context.Context) error {
+	for _, p := range f.processes {
+		if err := p.Kill(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
