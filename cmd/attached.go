@@ -27,6 +27,10 @@ type session struct {
 	// exits tells of containers that ended for good, once all their output is shown.
 	exits chan exit
 
+	// watching follows source files for --watch and the menu's key; nil: there is nothing to follow.
+	watching *watching
+	left     bool // the user detached
+
 	mu sync.Mutex
 	// ended are the containers that ended since the last look at the engine.
 	ended map[string]bool
@@ -43,6 +47,9 @@ func (u *upRun) attached(ctx context.Context, plan compose.Plan) error {
 	s := &session{
 		upRun: u, shown: u.shownServices(), exits: make(chan exit), ended: map[string]bool{},
 		printer: u.a.newLogPrinter(u.o.noColor, u.o.noPrefix, u.o.timestamps),
+	}
+	if err := s.prepareWatch(); err != nil {
+		return err
 	}
 	s.watched = s.shown
 	if len(u.services) > 0 {
@@ -112,7 +119,7 @@ func (s *session) run(ctx context.Context, plan compose.Plan) error {
 	default:
 		end, err = s.untilEnd(ctx)
 	}
-	if err != nil && ctx.Err() == nil && end == nil {
+	if s.left || err != nil && ctx.Err() == nil && end == nil {
 		return err
 	}
 	return s.finish(ctx, end, err)
@@ -208,13 +215,16 @@ func (s *session) aborts(e exit) bool {
 	return s.watched[e.Service()] && (s.o.abortOnExit || s.o.abortOnFailure && e.code != 0)
 }
 
-// untilEnd waits until the user, a container or the end of all watched containers ends the session.
+// untilEnd waits until the user, a container or the end of all watched containers ends the session. While source files are followed it does not end
+// by itself: what has ended may be started again by the next change.
 func (s *session) untilEnd(ctx context.Context) (end *exit, err error) {
 	running, err := s.running(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for len(running) > 0 {
+	side := s.startSide(ctx)
+	defer side.close()
+	for len(running) > 0 || side.follows() {
 		select {
 		case <-ctx.Done():
 			return nil, nil
@@ -222,6 +232,14 @@ func (s *session) untilEnd(ctx context.Context) (end *exit, err error) {
 			delete(running, e.ID)
 			if s.aborts(e) {
 				return &e, nil
+			}
+		case k := <-side.keys:
+			if s.left = side.press(ctx, k); s.left {
+				return nil, nil
+			}
+		case <-side.ended:
+			if running, err = s.running(ctx); err != nil {
+				return nil, err
 			}
 		}
 	}

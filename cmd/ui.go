@@ -222,14 +222,35 @@ func (a *app) startProgress(heading string, quiet bool) progress {
 	default:
 		p = newPlainProgress(w)
 	}
+	return closing{p, a.setLive(p)}
+}
+
+// setLive makes p what talk goes through. A menu steps aside for it, and is back with release.
+func (a *app) setLive(p progress) (release func()) {
 	a.mu.Lock()
+	before := a.live
 	a.live = p
 	a.mu.Unlock()
-	return closing{p, func() {
+	m, _ := before.(*menu)
+	m.hide()
+	return func() {
 		a.mu.Lock()
-		a.live = nil
+		a.live = before
 		a.mu.Unlock()
-	}}
+		m.reveal()
+	}
+}
+
+// aside writes something to the terminal, above live progress if there is any.
+func (a *app) aside(write func()) {
+	a.mu.Lock()
+	live := a.live
+	a.mu.Unlock()
+	if live != nil {
+		live.above(write)
+		return
+	}
+	write()
 }
 
 // progressMode is the rendering to use on w: tty, plain, json or quiet.

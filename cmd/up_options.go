@@ -162,17 +162,19 @@ func (o *upOptions) register(f *pflag.FlagSet) {
 	f.BoolVar(&o.noColor, "no-color", false, "show output without colors")
 	f.BoolVar(&o.noPrefix, "no-log-prefix", false, "show output without the containers' names")
 	f.BoolVar(&o.timestamps, "timestamps", false, "show when each line of output came")
-	f.BoolVarP(&o.watch, "watch", "w", false, "follow changes of source files (not there yet)")
-	f.BoolVar(&o.menu, "menu", false, "offer keys while attached (not there yet)")
+	f.BoolVarP(&o.watch, "watch", "w", false, "follow source files and bring changes into the containers, as dev watch does")
+	f.BoolVar(&o.menu, "menu", false, "offer keys on a terminal while attached: watch, view, detach")
 }
 
 // check refuses flags that exclude each other and settles what flags imply.
 func (o *upOptions) check() error {
 	switch {
-	case o.watch:
-		return notYet("up --watch", "run dev up --build after a change")
-	case o.menu && o.menuSet:
-		return notYet("up --menu", "leave it out; Ctrl-C stops the containers")
+	case o.watch && (o.detach || o.wait || o.noStart):
+		return usagef("--watch cannot be combined with --detach, --wait or --no-start; dev watch follows without the containers' output")
+	case o.watch && (o.abortOnExit || o.abortOnFailure || o.exitCodeFrom != ""):
+		return usagef("--watch cannot be combined with --abort-on-container-exit, --abort-on-container-failure or --exit-code-from")
+	case o.menu && o.menuSet && (o.detach || o.wait || o.noStart):
+		return usagef("--menu cannot be combined with --detach, --wait or --no-start")
 	case o.waitTimeout < 0:
 		return usagef("--wait-timeout must not be negative")
 	}

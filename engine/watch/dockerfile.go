@@ -3,14 +3,13 @@
 package watch
 
 import (
+	"fmt"
 	"io"
 	"maps"
 	"path"
-	"slices"
 	"strings"
 
-	"github.com/moby/buildkit/frontend/dockerfile/parser"
-	"github.com/moby/buildkit/frontend/dockerfile/shell"
+	"github.com/compose-spec/compose-go/v2/template"
 )
 
 // stage is one stage of a Dockerfile, as far as watching is concerned.
@@ -35,21 +34,28 @@ type copyLine struct {
 	problem string
 }
 
-// vars are variables of a stage; they implement shell.EnvGetter.
+// vars are variables of a stage.
 type vars map[string]string
 
-// Get looks a variable up.
-func (v vars) Get(name string) (string, bool) {
-	value, ok := v[name]
-	return value, ok
-}
+// mostNested bounds the variables in a word: nested ones take twice the time for each level.
+const mostNested = 8
 
-// Keys lists the names.
-func (v vars) Keys() []string { return slices.Sorted(maps.Keys(v)) }
+// expand replaces the variables in a word, with the operators that Dockerfiles and Compose files share; what is not set is empty.
+func (v vars) expand(word string) (string, error) {
+	if !strings.Contains(word, "$") {
+		return word, nil
+	}
+	if strings.Count(word, "${") > mostNested {
+		return "", fmt.Errorf("more than %d variables in one word", mostNested)
+	}
+	return template.SubstituteWithOptions(word, func(name string) (string, bool) {
+		value, ok := v[name]
+		return value, ok
+	}, template.WithoutLogging)
+}
 
 // dockerfile reads one file.
 type dockerfile struct {
-	lex    *shell.Lex
 	args   map[string]string // of the build
 	global vars              // ARGs before the first FROM
 	stages []*stage
@@ -57,31 +63,22 @@ type dockerfile struct {
 
 // parseDockerfile reads the stages of a Dockerfile.
 func parseDockerfile(r io.Reader, args map[string]string) ([]*stage, error) {
-	ast, err := parser.Parse(r)
+	list, err := readInstructions(r)
 	if err != nil {
 		return nil, err
 	}
-	d := &dockerfile{lex: shell.NewLex(ast.EscapeToken), args: args, global: vars{}}
-	for _, n := range ast.AST.Children {
-		if err := d.line(n); err != nil {
+	d := &dockerfile{args: args, global: vars{}}
+	for _, i := range list {
+		if err := d.line(i); err != nil {
 			return nil, err
 		}
 	}
 	return d.stages, nil
 }
 
-// words are the arguments of an instruction.
-func words(n *parser.Node) []string {
-	var list []string
-	for n = n.Next; n != nil; n = n.Next {
-		list = append(list, n.Value)
-	}
-	return list
-}
-
 // line takes in one instruction.
-func (d *dockerfile) line(n *parser.Node) error {
-	keyword, args := strings.ToLower(n.Value), words(n)
+func (d *dockerfile) line(i instruction) error {
+	keyword, args := i.keyword, i.args
 	if keyword == "from" {
 		return d.from(args)
 	}
@@ -101,14 +98,14 @@ func (d *dockerfile) line(n *parser.Node) error {
 		return d.enter(s, args)
 	case "run":
 		s.runs = true
-		for i := range s.copies {
-			s.copies[i].run = true
+		for n := range s.copies {
+			s.copies[n].run = true
 		}
-		for _, flag := range n.Flags {
+		for _, flag := range i.flags {
 			s.need(mountFrom(flag))
 		}
 	case "copy", "add":
-		return d.copy(s, n, args)
+		return d.copy(s, i)
 	}
 	return nil
 }
@@ -138,7 +135,7 @@ func (d *dockerfile) from(args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	base, _, err := d.lex.ProcessWord(args[0], d.global)
+	base, err := d.global.expand(args[0])
 	if err != nil {
 		return err
 	}
@@ -172,7 +169,7 @@ func (d *dockerfile) arg(env vars, args []string, global bool) error {
 			}
 			continue
 		}
-		value, _, err := d.lex.ProcessWord(value, env)
+		value, err := env.expand(value)
 		if err != nil {
 			return err
 		}
@@ -181,15 +178,19 @@ func (d *dockerfile) arg(env vars, args []string, global bool) error {
 	return nil
 }
 
-// setEnv sets variables; the parser gives name, value and separator in turn.
+// setEnv sets variables: NAME=value …, or the older NAME value.
 func (d *dockerfile) setEnv(env vars, args []string) error {
+	if len(args) > 1 && !strings.Contains(args[0], "=") {
+		args = []string{args[0] + "=" + strings.Join(args[1:], " ")}
+	}
 	before := maps.Clone(env)
-	for i := 0; i+1 < len(args); i += 3 {
-		value, _, err := d.lex.ProcessWord(args[i+1], before)
+	for _, arg := range args {
+		name, value, _ := strings.Cut(arg, "=")
+		value, err := before.expand(value)
 		if err != nil {
 			return err
 		}
-		env[args[i]] = value
+		env[name] = value
 	}
 	return nil
 }
@@ -199,7 +200,7 @@ func (d *dockerfile) enter(s *stage, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	dir, _, err := d.lex.ProcessWord(args[0], s.env)
+	dir, err := s.env.expand(args[0])
 	switch {
 	case err != nil:
 		return err
@@ -212,23 +213,23 @@ func (d *dockerfile) enter(s *stage, args []string) error {
 }
 
 // copy takes in COPY and ADD.
-func (d *dockerfile) copy(s *stage, n *parser.Node, args []string) error {
-	for _, flag := range n.Flags {
+func (d *dockerfile) copy(s *stage, i instruction) error {
+	for _, flag := range i.flags {
 		if from, ok := strings.CutPrefix(flag, "--from="); ok {
 			s.need(from)
 			return nil
 		}
 	}
-	if len(args) < 2 || len(n.Heredocs) > 0 {
+	if len(i.args) < 2 || i.heredoc {
 		return nil // the content is in the Dockerfile itself
 	}
-	c := copyLine{text: n.Original}
-	for i, word := range args {
-		word, _, err := d.lex.ProcessWord(word, s.env)
+	c := copyLine{text: i.text}
+	for n, word := range i.args {
+		word, err := s.env.expand(word)
 		if err != nil {
 			return err
 		}
-		if i == len(args)-1 {
+		if n == len(i.args)-1 {
 			c.to = word
 		} else if !remote(word) {
 			c.from = append(c.from, word)
