@@ -8,7 +8,6 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -97,22 +96,4 @@ func TestMenuStepsAside(t *testing.T) {
 	none.hide()
 	none.reveal()
 	none.close()
-}
-
-func TestWatchFlagsThatExclude(t *testing.T) {
-	for _, test := range []struct {
-		o    upOptions
-		want string
-	}{
-		{upOptions{watch: true, detach: true}, "--watch cannot be combined with --detach"},
-		{upOptions{watch: true, abortOnExit: true}, "--watch cannot be combined with --abort-on-container-exit"},
-		{upOptions{menu: true, menuSet: true, wait: true}, "--menu cannot be combined with --detach, --wait"},
-	} {
-		if err := test.o.check(); err == nil || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("got %v, want %q", err, test.want)
-		}
-	}
-	if err := (&upOptions{watch: true, menu: true, menuSet: true}).check(); err != nil {
-		t.Error(err)
-	}
 }

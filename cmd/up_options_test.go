@@ -36,8 +36,9 @@ func TestUpFlagsThatExcludeEachOther(t *testing.T) {
 		{"--no-recreate --always-recreate-deps", "--always-recreate-deps"},
 		{"--pull sometimes", `"sometimes"`},
 		{"--wait-timeout -1", "negative"},
-		{"--watch", "not there yet"},
-		{"--menu", "not there yet"},
+		{"--watch -d", "--watch cannot be combined with --detach"},
+		{"--watch --exit-code-from web", "--watch cannot be combined with --abort-on-container-exit"},
+		{"--menu --wait", "--wait"},
 		{"-t soon", "whole number"},
 	} {
 		_, err := parseUp(t, strings.Fields(c.args)...)
