@@ -1,0 +1,201 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package drivertest
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/seed71221737/dev/vmimage"
+)
+
+// StandInVariable is the environment variable that makes a test binary play QEMU; its value says how. A test sets it for the processes it starts.
+const StandInVariable = "DEV_TEST_STANDIN_QEMU"
+
+// How a stand-in behaves.
+const (
+	StandInGood   = "good"   // powers off when it is asked to
+	StandInHung   = "hung"   // does not heed the power button
+	StandInSilent = "silent" // serves its monitor and never answers
+	StandInFails  = "fails"  // says why and ends
+	StandInQuits  = "quits"  // ends without a word
+	StandInOld    = "old"    // is of an old version
+)
+
+// StandIn plays QEMU if the process was started as one, and does not return then. TestMain calls it first.
+func StandIn() {
+	how := os.Getenv(StandInVariable)
+	args := os.Args[1:]
+	if how == "" || !slices.Contains(args, "-nodefaults") && !slices.Contains(args, "--version") {
+		return
+	}
+	os.Exit(standIn(how, args))
+}
+
+func standIn(how string, args []string) int {
+	switch {
+	case slices.Contains(args, "--version"):
+		version := "9.0.0"
+		if how == StandInOld {
+			version = "6.2.0"
+		}
+		fmt.Printf("QEMU emulator version %s (stand-in)\n", version)
+		return 0
+	case slices.Contains(args, "-bios"):
+		fmt.Fprintln(os.Stderr, "no accelerator in a stand-in")
+		return 1
+	case how == StandInFails:
+		fmt.Fprintln(os.Stderr, "qemu-system: the stand-in was told to fail")
+		return 1
+	case how == StandInQuits:
+		return 0
+	}
+	// A signal to the group of the process that started it must not reach it; one that does ends it as it ends QEMU.
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, os.Interrupt)
+	go func() {
+		<-stop
+		os.Exit(0)
+	}()
+	if err := serveMonitor(how, args); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// option is the value of key in the option that begins so.
+func option(args []string, begin, key string) string {
+	for _, a := range args {
+		if !strings.HasPrefix(a, begin) {
+			continue
+		}
+		rest, ok := strings.CutPrefix(a[strings.Index(a, key):], key)
+		if !ok {
+			continue
+		}
+		rest = strings.ReplaceAll(rest, ",,", "\x00")
+		value, _, _ := strings.Cut(rest, ",")
+		return strings.ReplaceAll(value, "\x00", ",")
+	}
+	return ""
+}
+
+// serveMonitor is as much of QEMU as a machine sees: disks and network are opened, the console is written, the monitor served.
+func serveMonitor(how string, args []string) error {
+	for _, disk := range []string{"if=none,id=data", "if=none,id=seed", "if=none,id=root"} {
+		f, err := os.OpenFile(option(args, disk, "file="), os.O_RDONLY, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+	}
+	network, err := net.Dial("unix", option(args, "stream,", "addr.path="))
+	if err != nil {
+		return err
+	}
+	defer network.Close()
+	console, err := os.OpenFile(option(args, "file,id=console", "path="), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer console.Close()
+	fmt.Fprintln(console, "stand-in: booting")
+	path := option(args, "socket,id=qmp", "path=")
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return err
+		}
+		if off := converse(conn, how); off {
+			fmt.Fprintln(console, "stand-in: power down")
+			return nil
+		}
+	}
+}
+
+// converse serves one client, as QEMU does, and says whether the VM was powered off.
+func converse(conn net.Conn, how string) (off bool) {
+	defer conn.Close()
+	say := func(v any) { _ = json.NewEncoder(conn).Encode(v) }
+	type object map[string]any
+	say(object{"QMP": object{"version": object{"qemu": object{"major": 9, "minor": 0, "micro": 0}}, "capabilities": []string{}}})
+	lines := bufio.NewScanner(conn)
+	for lines.Scan() {
+		var command struct{ Execute string }
+		if err := json.Unmarshal(lines.Bytes(), &command); err != nil {
+			say(object{"error": object{"class": "GenericError", "desc": "JSON parse error"}})
+			continue
+		}
+		if how == StandInSilent {
+			continue
+		}
+		switch command.Execute {
+		case "qmp_capabilities", "cont", "balloon":
+			say(object{"return": object{}})
+			if command.Execute == "cont" {
+				say(object{"event": "RESUME", "timestamp": object{"seconds": 0, "microseconds": 0}})
+			}
+		case "query-status":
+			say(object{"return": object{"status": "running", "running": true}})
+		case "system_powerdown":
+			say(object{"return": object{}})
+			say(object{"event": "POWERDOWN", "timestamp": object{"seconds": 0, "microseconds": 0}})
+			if how != StandInHung {
+				say(object{"event": "SHUTDOWN", "data": object{"guest": true, "reason": "guest-shutdown"}, "timestamp": object{"seconds": 0, "microseconds": 0}})
+				return true
+			}
+		case "quit":
+			say(object{"return": object{}})
+			return true
+		default:
+			say(object{"error": object{"class": "CommandNotFound", "desc": "The command " + command.Execute + " has not been found"}})
+		}
+	}
+	return false
+}
+
+// Image adds an image without contents to a store and returns its digest. A stand-in boots it.
+func Image(t testing.TB, store *vmimage.Store, arch, tag string) string {
+	t.Helper()
+	dir, err := store.Workspace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	m := vmimage.Manifest{Schema: vmimage.ManifestSchema, Name: tag, Arch: arch, RootUUID: "01234567-89ab-cdef-0123-456789abcdef", GuestProtocol: 1}
+	for _, name := range []string{vmimage.InitrdName, vmimage.KernelName, vmimage.RootName, vmimage.SBOMName, vmimage.StubName} {
+		m.Files = append(m.Files, vmimage.ImageFile{Name: name, SHA256: empty})
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, vmimage.ManifestName), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	image, err := store.Add(t.Context(), dir, tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image.Digest
+}
