@@ -26,7 +26,7 @@ PROGRAM := -modfile=$(LAZY)/go.mod -trimpath -buildvcs=false -ldflags=-s\ -w
 BUNDLE := engine-linux-$(GOARCH).tar.zst
 
 .DEFAULT_GOAL := build
-.PHONY: help build engine bundle demo demo-test test peers cross bench lint fmt man clean deps lazyschema
+.PHONY: help build engine bundle demo demo-test test peers cross bench bench-vm lint fmt man clean deps lazyschema
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,10 @@ cross: lazyschema ## cross-compile for linux, darwin and windows on amd64 and ar
 
 bench: deps engine build peers ## measure dev side by side with docker compose, for docs/performance.md; BENCH='-pairs=9' for more
 	$(GO) test ./bench -count=1 -timeout=90m -run=TestMeasure -v -measure -output='$(CURDIR)/dist/bench.md' $(BENCH)
+
+bench-vm: deps engine ## measure a machine's boot beside a Debian guest with systemd, for docs/performance-vm.md (needs root); BENCH='-boots=9' for more
+	@hack/deps.sh machines
+	$(GO) test ./vmimage -count=1 -timeout=90m -run=TestVMMeasure -v -measure-vm='$(CURDIR)/dist/bench-vm.md' $(BENCH)
 
 lint: ## run golangci-lint (.golangci.yml), and shellcheck if it is installed
 	$(GO) run $(LINT) run ./...

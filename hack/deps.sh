@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what building and testing need beside Go and git: a C compiler and libseccomp for runc, a firewall tool for the engine, mmdebstrap
 # to make a base image where none can be pulled, and a static busybox for the tests' images. Does nothing, and needs no network, when all is there.
+# `hack/deps.sh machines` installs QEMU instead, with firmware for both architectures, to boot virtual machines.
 set -eu
 
 if [ "$(uname -s)" != Linux ]; then
@@ -17,15 +18,24 @@ static_busybox() { have busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1
 # library says whether the compiler finds a static library.
 library() { have gcc && [ "$(gcc -print-file-name="$1")" != "$1" ]; }
 
-have gcc || need gcc
-library libc.a || need libc6-dev
-have pkg-config || need pkg-config
-library libseccomp.a || need libseccomp-dev
-have nft || have iptables || need iptables
-have mmdebstrap || need mmdebstrap
-static_busybox || need busybox-static
-[ -f /usr/share/keyrings/debian-archive-keyring.gpg ] || need debian-archive-keyring
-[ -f /etc/ssl/certs/ca-certificates.crt ] || [ ! -f /etc/debian_version ] || need ca-certificates
+if [ "${1:-}" = machines ]; then
+	have qemu-system-x86_64 || need qemu-system-x86
+	have qemu-system-aarch64 || need qemu-system-arm
+	[ -x /usr/lib/qemu/virtiofsd ] || [ -x /usr/libexec/virtiofsd ] || need qemu-system-common
+	[ -f /usr/share/OVMF/OVMF_CODE_4M.fd ] || need ovmf
+	[ -f /usr/share/AAVMF/AAVMF_CODE.fd ] || need qemu-efi-aarch64
+	static_busybox || need busybox-static
+else
+	have gcc || need gcc
+	library libc.a || need libc6-dev
+	have pkg-config || need pkg-config
+	library libseccomp.a || need libseccomp-dev
+	have nft || have iptables || need iptables
+	have mmdebstrap || need mmdebstrap
+	static_busybox || need busybox-static
+	[ -f /usr/share/keyrings/debian-archive-keyring.gpg ] || need debian-archive-keyring
+	[ -f /etc/ssl/certs/ca-certificates.crt ] || [ ! -f /etc/debian_version ] || need ca-certificates
+fi
 
 [ -n "$missing" ] || exit 0
 

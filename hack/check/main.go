@@ -62,6 +62,7 @@ func steps(fuzztime time.Duration) []step {
 		{"tests, with the race detector", func(ctx context.Context, r *report) error { return goTest(ctx, r, "", []string{"-race"}, "./...") }},
 		{"tests that need root", rootTests},
 		{"nested modules", nestedTests},
+		{"virtual machines", machines},
 		{"fuzz", func(ctx context.Context, r *report) error { return fuzz(ctx, r, fuzztime) }},
 		{"demo", demo},
 	}

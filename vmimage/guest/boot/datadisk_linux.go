@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -268,10 +269,15 @@ func swapOn(ctx context.Context, mib int, run runner) error {
 
 func enableSwap(ctx context.Context, name string, priority int, run runner) error {
 	if out, exit, err := run(ctx, "busybox", "mkswap", name); err != nil || exit != 0 {
-		return fmt.Errorf("make swap on %q: %s: %w", name, lastLine(out), errors.Join(err))
+		return errors.Join(fmt.Errorf("make swap on %q: %s", name, lastLine(out)), err)
 	}
-	if out, exit, err := run(ctx, "busybox", "swapon", "-p", strconv.Itoa(priority), name); err != nil || exit != 0 {
-		return fmt.Errorf("turn on swap on %q: %s: %w", name, lastLine(out), errors.Join(err))
+	p, err := unix.BytePtrFromString(name)
+	if err != nil {
+		return fmt.Errorf("turn on swap on %q: %w", name, err)
+	}
+	const prefer = 0x8000 // SWAP_FLAG_PREFER: the low bits are the priority
+	if _, _, errno := unix.Syscall(unix.SYS_SWAPON, uintptr(unsafe.Pointer(p)), uintptr(prefer|priority), 0); errno != 0 {
+		return fmt.Errorf("turn on swap on %q: %w", name, errno)
 	}
 	return nil
 }

@@ -88,18 +88,30 @@ func (m *machine) bring(ctx context.Context) {
 		m.record.problem("%v", err)
 		m.index = &Index{}
 	}
-	_ = m.index.load("ext4", "virtio_net", "hv_netvsc", "hv_utils", "virtio_rng", "af_packet", "evdev", "virtio_balloon", "virtio_console") // no such device: no loss
+	_ = m.index.load("virtio_console") // no such device: no loss
+	card, fs := m.load("virtio_net", "hv_netvsc", "af_packet"), m.load("ext4")
 	disks := m.awaitDisks()
 	m.identity()
 	m.record.stage("identity")
 	var wg sync.WaitGroup
 	linked := make(chan struct{})
-	wg.Go(func() { defer m.logPanic(); m.network(ctx, linked) })
-	wg.Go(func() { defer m.logPanic(); m.data(ctx, disks, linked) })
+	wg.Go(func() { defer m.logPanic(); <-card; m.network(ctx, linked) })
+	wg.Go(func() { defer m.logPanic(); <-fs; m.data(ctx, disks, linked) })
 	wg.Go(func() { defer m.logPanic(); m.prepare() })
 	wg.Wait()
 	m.late(ctx)
 	m.record.keepLog("/var/log/dev/boot.log")
+}
+
+// load loads modules beside what else goes on; the channel is closed when that is over. What is missing, its user will name.
+func (m *machine) load(names ...string) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer m.logPanic()
+		_ = m.index.load(names...)
+	}()
+	return done
 }
 
 // Deadlines for disks that appear late, as those on SCSI buses do.
@@ -243,7 +255,7 @@ func (m *machine) data(ctx context.Context, disks []disk, linked <-chan struct{}
 
 // prepare loads what the engine will ask for, so that it need not wait, and sets the kernel up.
 func (m *machine) prepare() {
-	_ = m.index.load("overlay", "bridge", "br_netfilter", "veth", "nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_nat", "nft_fib_inet",
+	_ = m.index.load("evdev", "button", "virtio_rng", "virtio_balloon", "virtio_console", "hv_utils", "overlay", "bridge", "br_netfilter", "veth", "nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_nat", "nft_fib_inet",
 		"nft_compat", "nft_reject_inet", "nft_limit", "nft_hash", "nf_conntrack_netlink", "xt_conntrack", "xt_addrtype", "xt_MASQUERADE", "xfrm_user", "tun", "fuse") // what is missing, its user will name
 	if err := applySysctls(sysctls); err != nil {
 		m.record.line("kernel settings: %v", err)
