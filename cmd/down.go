@@ -3,6 +3,7 @@
 package cmd
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -10,18 +11,21 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/seed71221737/dev/compose"
+	"github.com/seed71221737/dev/engine"
 )
 
 func newDownCommand(a *app) *cobra.Command {
 	var o compose.DownOptions
 	var timeout seconds
+	var noSnapshot bool
 	c := a.lifecycleCommand(&cobra.Command{
 		Use: "down", Short: "Stop and remove the application's containers and networks",
 		Long: `Removes what dev up made: containers, those that depend on others first, and
 networks. Volumes, and with them the data, stay unless -v is given. External
-networks and volumes always stay.`,
+networks and volumes always stay. Before volumes are removed they are saved: dev
+snapshot restore brings them back.`,
 		Example: `  dev down                    containers and networks
-  dev down -v                 volumes, too: their data is lost
+  dev down -v                 volumes, too; a snapshot of them is kept
   dev down --rmi local        images that were built without a name of their own, too
   dev -p shop down            a project whose Compose file is gone`,
 	})
@@ -46,6 +50,12 @@ networks and volumes always stay.`,
 				}
 				return plan, err
 			},
+			before: func(ctx context.Context, e *engine.Client, name string, have compose.Snapshot, plan compose.Plan) error {
+				if noSnapshot {
+					return nil
+				}
+				return a.saveBefore(ctx, e, name, have, plan, "down -v")
+			},
 		}, args)
 	}
 	f := c.Flags()
@@ -53,6 +63,7 @@ networks and volumes always stay.`,
 	f.StringVar(&o.Images, "rmi", "", "remove images, too: local for those without a name of their own, all for all")
 	f.VarP(&timeout, "timeout", "t", "seconds that containers get to stop, instead of their own grace period")
 	f.BoolVarP(&o.Volumes, "volumes", "v", false, "remove the project's volumes and anonymous ones, too: their data is lost")
+	f.BoolVar(&noSnapshot, "no-snapshot", false, "with -v: do not save the volumes first")
 	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if name == "volume" {
 			name = "volumes"

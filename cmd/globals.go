@@ -23,6 +23,8 @@ type globals struct {
 	dryRun                    bool
 	noANSI                    bool
 	version, verbose          bool
+	// envName is the environment to work in, empty for the one of the folder.
+	envName string
 	// host is the engine's address, empty to resolve it (package endpoint).
 	host  string
 	debug bool
@@ -31,8 +33,8 @@ type globals struct {
 // progressNames are the values of --progress, the default first.
 var progressNames = []string{"auto", "tty", "plain", "json", "quiet"}
 
-// addGlobals registers the global flags on c, which is a root of compose commands. --dry-run and --debug may stand anywhere, as nothing else
-// has their names; the others only before the command, because -f, -p, … mean other things after it.
+// addGlobals registers the global flags on c, which is a root of compose commands. --dry-run, --debug and --env may stand anywhere, as nothing else
+// has their names (but exec and run have an --env of their own); the others only before the command, because -f, -p, … mean other things after it.
 func (a *app) addGlobals(c *cobra.Command) {
 	g := &a.globals
 	f := c.Flags()
@@ -58,6 +60,7 @@ func (a *app) addGlobals(c *cobra.Command) {
 	a.completeGlobals(c)
 	p := c.PersistentFlags()
 	p.BoolVar(&g.dryRun, "dry-run", false, "show what would be done, and why, and do nothing")
+	p.StringVar(&g.envName, "env", "", "work in the environment `NAME` of the project instead of the folder's own (see dev env)")
 	p.BoolVarP(&g.debug, "debug", "D", false, "tell what happens inside, on stderr")
 }
 

@@ -20,6 +20,8 @@ type lifecycle struct {
 	plan    func(name string, p *types.Project, have compose.Snapshot) (compose.Plan, error)
 	// ask may stop the command before it does anything; nil: go on.
 	ask func(compose.Plan) (bool, error)
+	// before is done before the plan is applied, and may stop the command; nil: nothing.
+	before func(ctx context.Context, e *engine.Client, name string, have compose.Snapshot, plan compose.Plan) error
 	// query is what to observe; nil: the containers only.
 	query func(name string, p *types.Project) compose.Query
 	// selects loads the named services, even of an inactive profile, and not the others.
@@ -60,11 +62,13 @@ func (a *app) runLifecycle(ctx context.Context, l lifecycle, services []string) 
 	if err != nil {
 		return err
 	}
-	return a.carryOut(ctx, e, l, p, plan)
+	return a.carryOut(ctx, e, l, p, name, have, plan)
 }
 
 // carryOut applies the plan of a lifecycle command, after asking if it must.
-func (a *app) carryOut(ctx context.Context, e *engine.Client, l lifecycle, p *types.Project, plan compose.Plan) error {
+func (a *app) carryOut(
+	ctx context.Context, e *engine.Client, l lifecycle, p *types.Project, name string, have compose.Snapshot, plan compose.Plan,
+) error {
 	a.warnAll(plan.Warnings)
 	switch {
 	case a.dryRun:
@@ -77,6 +81,11 @@ func (a *app) carryOut(ctx context.Context, e *engine.Client, l lifecycle, p *ty
 	}
 	if l.ask != nil {
 		if ok, err := l.ask(plan); err != nil || !ok {
+			return err
+		}
+	}
+	if l.before != nil {
+		if err := l.before(ctx, e, name, have, plan); err != nil {
 			return err
 		}
 	}

@@ -149,6 +149,8 @@ func verbOf(kinds []compose.OpKind) string {
 	has := func(k compose.OpKind) bool { return slices.Contains(kinds, k) }
 	var verbs []string
 	switch {
+	case has(compose.OpFillVolume):
+		verbs = append(verbs, "restore")
 	case has(compose.OpCreateContainer) && has(compose.OpRemoveContainer), has(compose.OpCreateNetwork) && has(compose.OpRemoveNetwork),
 		has(compose.OpCreateVolume) && has(compose.OpRemoveVolume):
 		verbs = append(verbs, "recreate")

@@ -53,6 +53,9 @@ func (a *app) load(ctx context.Context, services ...string) (*types.Project, err
 // loadWith is load with options of the caller's.
 func (a *app) loadWith(ctx context.Context, o compose.LoadOptions, services []string) (*types.Project, error) {
 	o.Services = services
+	if err := a.enterPlace(ctx, &o); err != nil {
+		return nil, err
+	}
 	p, err := compose.Load(ctx, o)
 	if err != nil && len(services) > 0 {
 		// Standard input cannot be read twice.
@@ -97,12 +100,14 @@ func serviceNames(p *types.Project) []string {
 // file is found. services must exist in the project if there is one.
 func (a *app) loadOrName(ctx context.Context, services ...string) (*types.Project, string, error) {
 	if a.projectName != "" && len(a.files) == 0 {
-		return nil, a.projectName, checkName(a.projectName)
+		name, err := a.named(a.projectName)
+		return nil, name, err
 	}
 	p, err := a.load(ctx, services...)
 	if err != nil {
 		if name := a.getenv("COMPOSE_PROJECT_NAME"); name != "" && errors.Is(err, fs.ErrNotExist) {
-			return nil, name, checkName(name)
+			name, err = a.named(name)
+			return nil, name, err
 		}
 		return nil, "", err
 	}
@@ -116,10 +121,13 @@ func (a *app) projectNameOnly(ctx context.Context) (string, error) {
 		name = a.getenv("COMPOSE_PROJECT_NAME")
 	}
 	if name != "" {
-		return name, checkName(name)
+		return a.named(name)
 	}
 	o, err := a.loadOptions()
 	if err != nil {
+		return "", err
+	}
+	if err := a.enterPlace(ctx, &o); err != nil {
 		return "", err
 	}
 	return compose.Name(ctx, o)

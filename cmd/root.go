@@ -37,6 +37,10 @@ type app struct {
 	// interrupts tells of Ctrl-C; nil in tests.
 	interrupts *interrupts
 	globals
+	// fitted is the environment that the project was loaded for; nil in main.
+	fitted *fitted
+	// lookOnly: what an environment would be given is not remembered.
+	lookOnly bool
 
 	mu sync.Mutex
 	// undo gives the terminal back: what raw mode and live progress changed, newest last.

@@ -121,7 +121,7 @@ func (a *app) runRun(ctx context.Context, o runOptions, service string) error {
 	if err != nil {
 		return err
 	}
-	if err := o.fill(a); err != nil {
+	if err := errors.Join(o.fill(a), a.tellPlace(ctx)); err != nil {
 		return err
 	}
 	orphans, err := a.orphanSettings(p, o.removeOrphans)
@@ -139,6 +139,9 @@ func (a *app) runRun(ctx context.Context, o runOptions, service string) error {
 		return err
 	}
 	defer e.Close()
+	if err := a.unfinished(ctx, e, p.Name); err != nil && !a.dryRun {
+		return err
+	}
 	ro.Environment = a.proxies(e)
 	ro.BuildOptions.Proxy = ro.Environment
 	id, err := a.makeOneOff(ctx, e, p, o, ro)

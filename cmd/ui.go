@@ -64,6 +64,8 @@ func verbs(op compose.Op) (working, done string) {
 		return "Removing", "Removed"
 	case compose.OpCreateNetwork, compose.OpCreateVolume, compose.OpCreateContainer:
 		return "Creating", "Created"
+	case compose.OpFillVolume:
+		return "Restoring", "Restored"
 	case compose.OpCopyFiles:
 		return "Copying files", "Created"
 	case compose.OpStartContainer:

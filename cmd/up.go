@@ -107,6 +107,9 @@ func (a *app) runUp(ctx context.Context, o upOptions, services []string) error {
 	if len(p.Services) == 0 && !a.allResources {
 		return noServices(p)
 	}
+	if err := a.tellPlace(ctx); err != nil {
+		return err
+	}
 	u := &upRun{a: a, o: o, services: services, p: p}
 	if err := u.checkNames(); err != nil {
 		return err
@@ -118,6 +121,9 @@ func (a *app) runUp(ctx context.Context, o upOptions, services []string) error {
 		return err
 	}
 	defer u.e.Close()
+	if err := a.unfinished(ctx, u.e, p.Name); err != nil && !a.dryRun {
+		return err
+	}
 	u.takeProxies()
 	plan, err := u.makePlan(ctx)
 	if err != nil || a.dryRun {

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/docker/go-units"
 	"github.com/mitchellh/go-homedir"
 	"gopkg.in/yaml.v3"
 )
@@ -27,7 +28,16 @@ const FileName = "config.yaml"
 
 // Config is the whole file.
 type Config struct {
-	Engine Engine `yaml:"engine"`
+	Engine    Engine    `yaml:"engine"`
+	Snapshots Snapshots `yaml:"snapshots"`
+}
+
+// Snapshots are the settings of volume snapshots.
+type Snapshots struct {
+	// BeforeDown saves volumes before they are removed; nil is yes.
+	BeforeDown *bool `yaml:"before-down"`
+	// Limit is the most content a volume may have to be saved so: a number of bytes with an optional unit k, m, g; empty is 2g.
+	Limit string `yaml:"limit"`
 }
 
 // Engine are the settings of the engine that dev carries.
@@ -129,7 +139,22 @@ func Parse(name string, data []byte) (Config, error) {
 	if err := c.Engine.validate(position{name: name, doc: doc.Content[0]}); err != nil {
 		return Config{}, err
 	}
+	if _, err := c.Snapshots.LimitBytes(); err != nil {
+		return Config{}, &Error{File: name, Msg: "snapshots." + err.Error()}
+	}
 	return c, c.Engine.expand(filepath.Dir(name))
+}
+
+// LimitBytes is the limit in bytes; 0 if none is set.
+func (s Snapshots) LimitBytes() (int64, error) {
+	if s.Limit == "" {
+		return 0, nil
+	}
+	n, err := units.RAMInBytes(s.Limit)
+	if err != nil || n <= 0 {
+		return 0, fmt.Errorf("limit: %q is not a size, such as 500m or 2g", s.Limit)
+	}
+	return n, nil
 }
 
 // expand makes paths absolute.
