@@ -28,9 +28,13 @@ const (
 	pluginVendor = "the dev authors"
 )
 
-// commandTree makes the commands for the name that the program was called by: dev; docker-compose, which is `dev compose`; or, run by the docker
+// commandTree makes the commands for the name that the program was called by: dev; docker-machine or machine, which is `dev machine`;
+// docker-compose, which is `dev compose`; or, run by the docker
 // CLI as a plugin, docker, which has no command but compose and takes the docker CLI's own flags before it.
 func (a *app) commandTree(args []string) *cobra.Command {
+	if tree := a.machineTree(args); tree != nil {
+		return tree
+	}
 	name := strings.TrimSuffix(strings.ToLower(filepath.Base(a.program)), ".exe")
 	if name != pluginName {
 		return newRootCommand(a)

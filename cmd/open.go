@@ -27,6 +27,9 @@ func (a *app) openEngine(ctx context.Context, n needs) (*engine.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if choice.Start && choice.Source == endpoint.SourceMachine {
+		return nil, withHint(fmt.Errorf("machine %q, whose engine is in use, does not run", choice.Name), "dev machine start %s (dev up starts it by itself)", choice.Name)
+	}
 	if choice.Start {
 		return nil, withHint(fmt.Errorf("the engine does not run"), "dev engine start (dev up starts it by itself)")
 	}

@@ -20,6 +20,8 @@ import (
 	"sync"
 
 	"github.com/sirupsen/logrus"
+
+	"github.com/seed71221737/dev/machine"
 )
 
 // app is what every command is given: where to read and write, and the global flags. Tests make one of their own.
@@ -36,6 +38,8 @@ type app struct {
 	dockerName string
 	// interrupts tells of Ctrl-C; nil in tests.
 	interrupts *interrupts
+	// machine is the machine whose engine serves this command; nil for any other engine.
+	machine *machine.Machine
 	globals
 	// fitted is the environment that the project was loaded for; nil in main.
 	fitted *fitted

@@ -139,6 +139,9 @@ func (a *app) runRun(ctx context.Context, o runOptions, service string) error {
 		return err
 	}
 	defer e.Close()
+	if err := a.fitToMachine(p); err != nil {
+		return err
+	}
 	if err := a.unfinished(ctx, e, p.Name); err != nil && !a.dryRun {
 		return err
 	}

@@ -121,6 +121,9 @@ func (a *app) runUp(ctx context.Context, o upOptions, services []string) error {
 		return err
 	}
 	defer u.e.Close()
+	if err := a.fitToMachine(p); err != nil {
+		return err
+	}
 	if err := a.unfinished(ctx, u.e, p.Name); err != nil && !a.dryRun {
 		return err
 	}
