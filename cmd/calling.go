@@ -32,6 +32,7 @@ const (
 // docker-compose, which is `dev compose`; or, run by the docker
 // CLI as a plugin, docker, which has no command but compose and takes the docker CLI's own flags before it.
 func (a *app) commandTree(args []string) *cobra.Command {
+	a.offline = len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd)
 	if tree := a.machineTree(args); tree != nil {
 		return tree
 	}

@@ -25,6 +25,8 @@ type globals struct {
 	version, verbose          bool
 	// envName is the environment to work in, empty for the one of the folder.
 	envName string
+	// insecure are registries that Compose files are fetched from without TLS.
+	insecure []string
 	// host is the engine's address, empty to resolve it (package endpoint).
 	host  string
 	debug bool
@@ -54,7 +56,8 @@ func (a *app) addGlobals(c *cobra.Command) {
 	f.BoolVar(&g.noANSI, "no-ansi", false, "older form of --ansi never")
 	f.BoolVarP(&g.version, "version", "v", false, "show the version")
 	f.BoolVar(&g.verbose, "verbose", false, "older form of --debug")
-	for _, name := range []string{"workdir", "no-ansi", "version", "verbose"} {
+	f.StringArrayVar(&g.insecure, "insecure-registry", nil, "`REGISTRY` to fetch Compose files from without TLS; may be repeated")
+	for _, name := range []string{"workdir", "no-ansi", "version", "verbose", "insecure-registry"} {
 		_ = f.MarkHidden(name)
 	}
 	a.completeGlobals(c)

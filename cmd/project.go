@@ -31,8 +31,11 @@ func (a *app) loadOptions() (compose.LoadOptions, error) {
 		AllResources:  a.allResources,
 		Warn:          func(w compose.Warning) { a.warn(w.String()) },
 	}
+	var err error
+	if o.Remotes, err = a.remoteLoaders(); err != nil {
+		return o, err
+	}
 	if o.ProjectDir != "" {
-		var err error
 		if o.ProjectDir, err = a.path(o.ProjectDir); err != nil {
 			return o, err
 		}

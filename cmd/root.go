@@ -21,6 +21,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/seed71221737/dev/engine/remote"
 	"github.com/seed71221737/dev/machine"
 )
 
@@ -36,6 +37,9 @@ type app struct {
 	program string
 	// dockerName is the name that docker compose has where the program stands in for it, else empty.
 	dockerName string
+	// fetcher fetches Compose files, once one is asked for; offline forbids it: nothing is fetched to complete a word.
+	fetcher *remote.Fetcher
+	offline bool
 	// interrupts tells of Ctrl-C; nil in tests.
 	interrupts *interrupts
 	// machine is the machine whose engine serves this command; nil for any other engine.

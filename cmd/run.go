@@ -121,6 +121,9 @@ func (a *app) runRun(ctx context.Context, o runOptions, service string) error {
 	if err != nil {
 		return err
 	}
+	if err := a.trustRemote(ctx, p, false); err != nil {
+		return err
+	}
 	if err := errors.Join(o.fill(a), a.tellPlace(ctx)); err != nil {
 		return err
 	}

@@ -107,7 +107,7 @@ func (a *app) runUp(ctx context.Context, o upOptions, services []string) error {
 	if len(p.Services) == 0 && !a.allResources {
 		return noServices(p)
 	}
-	if err := a.tellPlace(ctx); err != nil {
+	if err := errors.Join(a.tellPlace(ctx), a.trustRemote(ctx, p, o.yes)); err != nil {
 		return err
 	}
 	u := &upRun{a: a, o: o, services: services, p: p}

@@ -55,6 +55,9 @@ type LoadOptions struct {
 	// too, and must not change its argument. It may be called twice.
 	Transform func(*types.Project) (*types.Project, error)
 
+	// Remotes fetch Compose files that have an address instead of a path: given, included or extended. Without them addresses are refused.
+	Remotes []loader.ResourceLoader
+
 	// Warn is told, before Load returns, of what the user should know but that stops nothing. Nil: forget it.
 	Warn func(Warning)
 }
@@ -150,6 +153,7 @@ type reading struct {
 	files         *sources
 	envFiles      []string
 	projectDir    string
+	nameDir       string // the folder that the project is named after
 	compatibility bool
 	unset         *unsetVariables
 }
@@ -172,8 +176,11 @@ func newReading(ctx context.Context, o LoadOptions) (*reading, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &reading{o: o, env: f.env, envFiles: f.envFiles, projectDir: f.dir, unset: &unsetVariables{}}
+	r := &reading{o: o, env: f.env, envFiles: f.envFiles, projectDir: f.dir, nameDir: f.dir, unset: &unsetVariables{}}
 	r.compatibility = o.Compatibility || utils.StringToBool(f.env[compatibilityVariable])
+	if err := r.fetch(ctx, f.files); err != nil {
+		return nil, err
+	}
 	r.files, err = readSources(f.files, o.Stdin)
 	return r, err
 }
@@ -211,7 +218,7 @@ func (r *reading) configure(l *loader.Options) {
 			l.Profiles = append(l.Profiles, strings.TrimSpace(name))
 		}
 	}
-	l.ResourceLoaders = []loader.ResourceLoader{remoteRefuser{}}
+	l.ResourceLoaders = o.resourceLoaders()
 	l.Interpolate.Substitute = r.unset.substitute
 	l.Interpolate.TypeCastMapping = r.casts(l.Interpolate.TypeCastMapping)
 	r.setName(l)
@@ -225,10 +232,10 @@ func (r *reading) setName(l *loader.Options) {
 	case r.env[consts.ComposeProjectName] != "":
 		l.SetProjectName(r.env[consts.ComposeProjectName], true)
 	case !r.files.nameProject():
-		folder := filepath.Base(r.projectDir)
+		folder := filepath.Base(r.nameDir)
 		if r.o.FolderName != nil {
-			folder = r.o.FolderName(r.projectDir)
-		} else if real, err := filepath.EvalSymlinks(r.projectDir); err == nil && filepath.Base(real) != folder {
+			folder = r.o.FolderName(r.nameDir)
+		} else if real, err := filepath.EvalSymlinks(r.nameDir); err == nil && filepath.Base(real) != folder {
 			r.o.Warn(Warning{Text: fmt.Sprintf("the project is named %q after a symbolic link, not after the folder it leads to", folder)})
 		}
 		name := loader.NormalizeProjectName(folder)

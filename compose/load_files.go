@@ -3,7 +3,6 @@
 package compose
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -192,38 +191,3 @@ func (e *noFileError) Hint() string {
 
 // Is makes the error a [fs.ErrNotExist].
 func (e *noFileError) Is(target error) bool { return target == fs.ErrNotExist }
-
-// remoteRefuser stands where a loader of remote Compose files would, and says that there is none.
-type remoteRefuser struct{}
-
-// Accept takes what docker compose would fetch: OCI artifacts and git repositories.
-func (remoteRefuser) Accept(path string) bool { return isRemote(path) }
-
-// Dir is never asked for.
-func (remoteRefuser) Dir(path string) string { return path }
-
-// Load refuses.
-func (remoteRefuser) Load(_ context.Context, path string) (string, error) {
-	return "", &remoteError{path}
-}
-
-// remoteError is a Compose file that would have to be fetched.
-type remoteError struct{ path string }
-
-func (e *remoteError) Error() string {
-	return fmt.Sprintf("read compose file %q: remote compose files are not supported", e.path)
-}
-
-// Hint says what to do instead.
-func (e *remoteError) Hint() string {
-	return "fetch it (git clone, oras pull) and name the local file with -f"
-}
-
-func isRemote(path string) bool {
-	for _, prefix := range []string{"oci://", "https://", "http://", "git://", "ssh://", "git@", "github.com/"} {
-		if strings.HasPrefix(path, prefix) {
-			return true
-		}
-	}
-	return false
-}

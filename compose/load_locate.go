@@ -81,9 +81,6 @@ func depth(n *yaml.Node) int {
 }
 
 func readSource(name string, stdin io.Reader) ([]byte, error) {
-	if isRemote(name) {
-		return nil, &remoteError{name}
-	}
 	if name != "-" {
 		b, err := os.ReadFile(name)
 		if err != nil {

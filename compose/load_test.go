@@ -406,7 +406,7 @@ func TestLoadErrors(t *testing.T) {
 		{"env_file", oneWeb + "    env_file: nope.env\n", "compose.yaml:4: env file"},
 		{"include", "include: [nope.yaml]\n", "compose.yaml:1: open"},
 		{"include itself", "include: [compose.yaml]\n", "include cycle detected"},
-		{"include from afar", "include:\n  - oci://example.org/x\n", `compose.yaml:2: read compose file "oci://example.org/x": remote compose files are not supported`},
+		{"include from afar", "include:\n  - oci://example.org/x\n", `compose.yaml:2: read compose file "oci://example.org/x": nothing can be fetched from such an address`},
 		{"conflict", "services: {}\nvolumes:\n  d:\n    external: true\n    driver: foo\n", "compose.yaml:3: volumes.d: conflicting parameters"},
 		{"limits", oneWeb + "    mem_limit: 1g\n    deploy: {resources: {limits: {memory: 2g}}}\n", "compose.yaml:2: services.web: can't set distinct values"},
 		{"neither image nor build", "services:\n  web:\n    command: x\n", `compose.yaml:2: service "web" has neither an image nor a build`},
@@ -435,7 +435,7 @@ func TestLoadHints(t *testing.T) {
 	}{
 		{in: "empty", want: "no compose file found in " + filepath.Join(dir, "empty"), hint: "create a compose.yaml"},
 		{in: "app", want: `invalid project name "My App"`, hint: "myapp", o: LoadOptions{ProjectName: "My App"}},
-		{in: "app", want: `remote compose files are not supported`, hint: "git clone", o: LoadOptions{Files: []string{"https://github.com/a/b.git"}}},
+		{in: "app", want: `nothing can be fetched from such an address`, hint: "name a git repository", o: LoadOptions{Files: []string{"https://github.com/a/b.yaml"}}},
 		{in: "app", want: "read compose file", o: LoadOptions{Files: []string{"gone.yaml"}}},
 		{in: "app", want: "env file", o: LoadOptions{EnvFiles: []string{"gone.env"}}},
 		{in: "app", want: `"maybe" is neither true nor false`, o: LoadOptions{Environment: map[string]string{"COMPOSE_DISABLE_ENV_FILE": "maybe"}}},
