@@ -1,0 +1,260 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/moby/moby/client"
+
+	"github.com/seed71221737/dev/hostagent"
+	"github.com/seed71221737/dev/hostagent/network"
+	"github.com/seed71221737/dev/vmimage/guest/proto"
+)
+
+// agent is one run.
+type agent struct {
+	o     Options
+	log   *slog.Logger
+	state *state
+	// ctx is what goroutines of the running machine watch; it ends when the machine is off.
+	ctx    context.Context
+	cancel context.CancelFunc
+	work   sync.WaitGroup // everything that is waited for at the end
+
+	orders chan order // to stop
+	kills  chan order
+
+	net         atomic.Pointer[network.Network]
+	vm          hostagent.VM
+	link        *link
+	shares      []*sharing
+	engine      *client.Client
+	forwards    atomic.Pointer[forwards]
+	relay       network.Relay
+	clockOffset atomic.Int64
+	nudge       chan struct{} // asks for a push of the clock
+
+	closers []closer
+}
+
+type closer struct {
+	name string
+	f    func() error
+}
+
+// onClose adds what undoes a step; it is called in the opposite order.
+func (a *agent) onClose(name string, f func() error) { a.closers = append(a.closers, closer{name, f}) }
+
+// close undoes everything, and waits for it.
+func (a *agent) close() error {
+	a.cancel()
+	var errs []error
+	for _, c := range slices.Backward(a.closers) {
+		if err := c.f(); err != nil {
+			errs = append(errs, fmt.Errorf("close %s: %w", c.name, err))
+		}
+	}
+	a.work.Wait()
+	return errors.Join(errs...)
+}
+
+// lockWait is how long the run lock is waited for: who only looks whether it is held does that for an instant.
+const lockWait = 5 * time.Second
+
+// ErrRunning says that another host agent serves the machine.
+var ErrRunning = errors.New("another host agent serves this machine")
+
+// Run serves the machine until its VM is off or ctx is done, which stops it in order. It returns nil after a stop that was asked for, and
+// otherwise why the machine did not start or did not go on.
+func Run(ctx context.Context, o Options) (err error) {
+	o, err = o.withDefaults()
+	if err != nil {
+		return err
+	}
+	unlock, err := lock(ctx, o.RunLock)
+	if err != nil {
+		return fmt.Errorf("serve machine %q: %w", o.Machine, err)
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	a := &agent{
+		o: o, log: o.Logger, state: newState(o.Machine, os.Getpid(), o.Logger),
+		orders: make(chan order, 1), kills: make(chan order, 1), nudge: make(chan struct{}, 1),
+	}
+	a.ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	a.link = newLink(a)
+	defer func() { err = errors.Join(err, a.close()) }()
+	if err := a.serveControl(); err != nil {
+		return err
+	}
+	if err := a.run(ctx); err != nil {
+		a.state.fail(problemOf(err))
+		return err
+	}
+	a.state.enter(hostagent.Stopped, "")
+	return nil
+}
+
+func lock(ctx context.Context, path string) (unlock func() error, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	l := flock.New(path)
+	if ok, err := l.TryLockContext(ctx, 50*time.Millisecond); !ok {
+		if ctx.Err() != nil {
+			err = ErrRunning
+		}
+		return nil, err
+	}
+	return l.Unlock, nil
+}
+
+// errStop is the cause of contexts that an order to stop has ended.
+var errStop = errors.New("stopped on request")
+
+// run starts the machine and serves it to its end.
+func (a *agent) run(ctx context.Context) error {
+	starting, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	startErr := make(chan error, 1)
+	a.work.Go(func() { startErr <- a.start(starting) })
+	var o order
+	select {
+	case err := <-startErr:
+		if err != nil {
+			return errors.Join(err, a.abandon())
+		}
+		return a.serve(ctx)
+	case o = <-a.orders:
+	case o = <-a.kills:
+	case <-ctx.Done():
+	}
+	cancel(errStop)
+	err := <-startErr
+	if err != nil && !errors.Is(err, errStop) && ctx.Err() == nil {
+		return errors.Join(err, a.abandon())
+	}
+	return a.stop(o)
+}
+
+// abandon ends a VM whose start failed.
+func (a *agent) abandon() error {
+	if a.vm == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), killWait)
+	defer cancel()
+	return a.vm.Kill(ctx)
+}
+
+// serve waits for the machine's end, or brings it about.
+func (a *agent) serve(ctx context.Context) error {
+	select {
+	case <-a.vm.Done():
+		if err := a.vm.Err(); err != nil {
+			return fmt.Errorf("the machine ended unexpectedly: %w", err)
+		}
+		return nil // it was turned off from inside
+	case o := <-a.orders:
+		return a.stop(o)
+	case o := <-a.kills:
+		return a.stop(o)
+	case <-ctx.Done():
+		return a.stop(order{})
+	}
+}
+
+// Waits of a stop after the guest had its time.
+const (
+	buttonWait = 15 * time.Second
+	killWait   = 30 * time.Second
+)
+
+// stop turns the machine off: it asks the guest, presses the power button, kills, each with a deadline.
+func (a *agent) stop(o order) error {
+	a.state.enter(hostagent.Stopping, "")
+	if a.vm == nil {
+		return nil
+	}
+	if o.kill {
+		return a.kill()
+	}
+	grace := o.grace
+	if grace == 0 {
+		grace = a.o.StopGrace
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		// The link may be gone before the answer: whether it worked shows in the VM's end.
+		_ = a.link.call(ctx, proto.MethodPowerOff, nil, nil)
+	}()
+	defer func() { cancel(); <-asked }()
+	if done, killed := a.awaitEnd(grace); done || killed {
+		return a.ended(killed)
+	}
+	a.log.Warn("the guest did not power off", "grace", grace)
+	press, cancelPress := context.WithTimeout(ctx, buttonWait)
+	defer cancelPress()
+	if err := a.vm.PowerOff(press); err != nil {
+		a.log.Warn("the power button did not work", "error", err)
+		return a.kill()
+	}
+	done, killed := a.awaitEnd(buttonWait)
+	return a.ended(killed || !done)
+}
+
+// awaitEnd waits for the VM's end, or an order to kill it.
+func (a *agent) awaitEnd(limit time.Duration) (done, killed bool) {
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-a.vm.Done():
+		return true, false
+	case <-a.kills:
+		return false, true
+	case <-t.C:
+		return false, false
+	}
+}
+
+func (a *agent) ended(kill bool) error {
+	if kill {
+		return a.kill()
+	}
+	return nil // that a VM complains about its own end is of no use to who wanted it
+}
+
+func (a *agent) kill() error {
+	a.log.Warn("the machine is killed")
+	ctx, cancel := context.WithTimeout(context.Background(), killWait)
+	defer cancel()
+	if err := a.vm.Kill(ctx); err != nil {
+		return fmt.Errorf("kill the machine: %w", err)
+	}
+	return nil
+}
+
+// problemOf tells an error as a problem, with its hint.
+func problemOf(err error) hostagent.Problem {
+	p := hostagent.Problem{Code: "failed", Text: err.Error()}
+	var stage *stageError
+	if errors.As(err, &stage) {
+		p.Code = "stage-" + string(stage.stage)
+	}
+	var hint interface{ Hint() string }
+	if errors.As(err, &hint) {
+		p.Hint = hint.Hint()
+	}
+	return p
+}

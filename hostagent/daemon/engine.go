@@ -1,0 +1,122 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/client"
+
+	"github.com/seed71221737/dev/hostagent"
+)
+
+// dialer opens a connection to the engine.
+type dialer func(ctx context.Context) (net.Conn, error)
+
+// newEngineClient makes a client of the engine behind dial.
+func newEngineClient(dial dialer) (*client.Client, error) {
+	c, err := client.New(client.WithHost("http://machine"), client.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }))
+	if err != nil {
+		return nil, fmt.Errorf("make a client of the engine: %w", err)
+	}
+	return c, nil
+}
+
+// startEngine waits for the engine's first answer.
+func (a *agent) startEngine(ctx context.Context) error {
+	c, err := newEngineClient(a.dialDocker)
+	if err != nil {
+		return err
+	}
+	a.onClose("engine client", c.Close)
+	a.engine = c
+	for {
+		_, err := c.Ping(ctx, client.PingOptions{})
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil || pause(ctx, retryPause) != nil {
+			return a.engineTrouble(err)
+		}
+	}
+	v, err := c.ServerVersion(ctx, client.ServerVersionOptions{})
+	if err != nil {
+		return fmt.Errorf("ask for the engine's version: %w", err)
+	}
+	a.state.set(func(s *hostagent.Status) { s.Engine = v.Version })
+	return nil
+}
+
+// engineTrouble says what the guest knows about an engine that does not answer.
+func (a *agent) engineTrouble(err error) error {
+	ctx, cancel := context.WithTimeout(a.ctx, openWait)
+	defer cancel()
+	h, healthErr := a.link.health(ctx)
+	if healthErr != nil || len(h.Problems) == 0 {
+		return fmt.Errorf("the engine does not answer: %w", err)
+	}
+	return fmt.Errorf("the engine does not answer: %s (%w)", strings.Join(h.Problems, "; "), err)
+}
+
+// watchPorts tells update about each container's published ports: those of all containers first, and after each new beginning; then what changes.
+// It returns when the stream ends.
+func watchPorts(ctx context.Context, c *client.Client, all func(map[string]containerPorts), one func(id string, p *containerPorts)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	filters := client.Filters{}.Add("type", "container", "network").Add("event", "start", "die", "destroy", "rename", "connect", "disconnect")
+	stream := c.Events(ctx, client.EventsListOptions{Filters: filters})
+	// What happens while the list is made is in the stream.
+	list, err := c.ContainerList(ctx, client.ContainerListOptions{})
+	if err != nil {
+		return fmt.Errorf("list containers: %w", err)
+	}
+	found := map[string]containerPorts{}
+	for _, item := range list.Items {
+		if p, err := inspectPorts(ctx, c, item.ID); err == nil && p != nil {
+			found[item.ID] = *p
+		}
+	}
+	all(found)
+	for {
+		select {
+		case m := <-stream.Messages:
+			id, gone := concerns(m)
+			if id == "" {
+				continue
+			}
+			if gone {
+				one(id, nil)
+				continue
+			}
+			if p, err := inspectPorts(ctx, c, id); err == nil {
+				one(id, p)
+			}
+		case err := <-stream.Err:
+			return fmt.Errorf("follow the engine's events: %w", err)
+		}
+	}
+}
+
+// concerns says which container an event is about, and whether it is sure to have no ports after it.
+func concerns(m events.Message) (id string, gone bool) {
+	if m.Type == events.NetworkEventType {
+		return m.Actor.Attributes["container"], false
+	}
+	return m.Actor.ID, m.Action == events.ActionDie || m.Action == events.ActionDestroy
+}
+
+// inspectPorts asks for a container's published ports; nil when it does not run.
+func inspectPorts(ctx context.Context, c *client.Client, id string) (*containerPorts, error) {
+	r, err := c.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if err != nil {
+		return nil, err
+	}
+	if r.Container.State == nil || !r.Container.State.Running || r.Container.NetworkSettings == nil {
+		return nil, nil
+	}
+	return &containerPorts{Name: strings.TrimPrefix(r.Container.Name, "/"), Ports: r.Container.NetworkSettings.Ports}, nil
+}

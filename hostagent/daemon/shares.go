@@ -1,0 +1,236 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/seed71221737/dev/hostagent"
+	"github.com/seed71221737/dev/vmimage/guest/proto"
+)
+
+// sharing is one share that a virtiofsd serves.
+type sharing struct {
+	share  Share
+	socket string
+}
+
+// mount is how the guest mounts it.
+func (s *sharing) mount() proto.Mount {
+	return proto.Mount{Source: s.share.Tag, Target: s.share.Guest, Type: "virtiofs", ReadOnly: s.share.ReadOnly}
+}
+
+// startShares starts what serves the host's folders. The machine works without them: what fails becomes a problem.
+func (a *agent) startShares(ctx context.Context) {
+	if len(a.o.Shares) == 0 {
+		return
+	}
+	server, err := findVirtiofsd(ctx)
+	if err != nil {
+		a.state.problem("shares", &hostagent.Problem{Code: "share-unavailable", Text: fmt.Sprintf("the host's folders are not in the machine: %v", err), Hint: virtiofsdHint(runtime.GOOS)})
+		return
+	}
+	for i, share := range a.o.Shares {
+		s, err := a.startShare(ctx, server, share, a.shareSocket(i))
+		if err != nil {
+			a.shareProblem(share, err)
+			continue
+		}
+		a.shares = append(a.shares, s)
+	}
+}
+
+func (a *agent) shareProblem(share Share, err error) {
+	a.state.problem("share "+share.Tag, &hostagent.Problem{
+		Code: "share-unavailable", Text: fmt.Sprintf("folder %q is not in the machine: %v", share.Host, err),
+		Hint: "correct it with `dev machine edit " + a.o.Machine + "`, or start the machine again",
+	})
+}
+
+// virtiofsd is the program that serves folders, in one of its two kinds.
+type virtiofsd struct {
+	path string
+	// rust is the present one; before it, there was one written in C and shipped with QEMU.
+	rust bool
+	// readOnly: it can refuse to write by itself.
+	readOnly bool
+}
+
+// virtiofsdPlaces are where distributions have it; it is no program for users, and rarely in PATH.
+var virtiofsdPlaces = []string{"/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd", "/usr/lib/kvm/virtiofsd", "/opt/homebrew/libexec/virtiofsd", "/usr/local/libexec/virtiofsd"}
+
+func findVirtiofsd(ctx context.Context) (virtiofsd, error) {
+	if runtime.GOOS != "linux" {
+		return virtiofsd{}, fmt.Errorf("virtiofs is served by virtiofsd, which there is for Linux only")
+	}
+	path, err := exec.LookPath("virtiofsd")
+	for _, p := range virtiofsdPlaces {
+		if err == nil {
+			break
+		}
+		path, err = exec.LookPath(p)
+	}
+	if err != nil {
+		return virtiofsd{}, errors.New("virtiofsd is not installed")
+	}
+	help, _ := exec.CommandContext(ctx, path, "--help").CombinedOutput() // some kinds exit with 1
+	return virtiofsd{path: path, rust: strings.Contains(string(help), "--shared-dir"), readOnly: strings.Contains(string(help), "--readonly")}, nil
+}
+
+func virtiofsdHint(goos string) string {
+	if goos == "linux" {
+		return "install virtiofsd (Debian 12: qemu-system-common; others: virtiofsd), then start the machine again"
+	}
+	return "copy files with `dev machine scp`, or keep them in volumes"
+}
+
+// args is the command line that serves a folder as who runs it: root keeps owners; others need a user namespace for the sandbox, and everything
+// in the share is theirs.
+func (v virtiofsd) args(share Share, socket string, root bool) []string {
+	if v.rust {
+		args := []string{"--socket-path=" + socket, "--shared-dir=" + share.Host, "--cache=auto", "--xattr", "--announce-submounts", "--inode-file-handles=never"}
+		if root {
+			args = append(args, "--sandbox=chroot")
+		} else {
+			args = append(args, "--sandbox=namespace")
+		}
+		if share.ReadOnly && v.readOnly {
+			args = append(args, "--readonly")
+		}
+		return args
+	}
+	return []string{"-f", "--socket-path=" + socket, "-o", "source=" + escapeOption(share.Host), "-o", "cache=auto", "-o", "xattr", "-o", "announce_submounts", "-o", "sandbox=" + cSandbox(root)}
+}
+
+// cSandbox: a user's own namespace is one already, and allows no further ones on many hosts.
+func cSandbox(root bool) string {
+	if root {
+		return "namespace"
+	}
+	return "chroot"
+}
+
+// escapeOption keeps commas in a path from ending an option.
+func escapeOption(path string) string { return strings.NewReplacer(`\`, `\\`, ",", `\,`).Replace(path) }
+
+// startShare starts a server for one folder, and watches it.
+func (a *agent) startShare(ctx context.Context, v virtiofsd, share Share, socket string) (*sharing, error) {
+	share, err := share.withGuest(runtime.GOOS)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := os.Stat(share.Host); err != nil || !info.IsDir() {
+		return nil, errors.Join(errors.New("it is no folder"), err)
+	}
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	// It ends with QEMU, whose connection it serves, or with this process.
+	cmd := exec.Command(v.path, v.args(share, socket, os.Geteuid() == 0)...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
+	cmd.Dir = filepath.Dir(socket)
+	sandboxed(cmd, os.Geteuid() == 0, v.rust)
+	tail := &lastLines{}
+	out, in := io.Pipe()
+	cmd.Stdout, cmd.Stderr = in, in
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start virtiofsd: %w", err)
+	}
+	done := make(chan struct{})
+	var ended error
+	a.work.Go(func() { a.logLines(out, "virtiofsd "+share.Tag, tail) })
+	a.work.Go(func() {
+		defer close(done)
+		ended = cmd.Wait()
+		_ = in.Close() // never fails
+		a.shareEnded(share, tail)
+	})
+	a.onClose("share "+share.Tag, func() error {
+		select {
+		case <-done:
+		default:
+			_ = cmd.Process.Kill() // the VM is off: nothing is left to write
+			<-done
+		}
+		return removeIfThere(socket)
+	})
+	if err := awaitSocket(ctx, socket, done); err != nil {
+		return nil, fmt.Errorf("virtiofsd did not start: %w: %s", errors.Join(err, endOf(done, &ended)), tail)
+	}
+	return &sharing{share: share, socket: socket}, nil
+}
+
+func endOf(done <-chan struct{}, err *error) error {
+	select {
+	case <-done:
+		return *err
+	default:
+		return nil
+	}
+}
+
+// withGuest completes where a share is in the guest.
+func (s Share) withGuest(goos string) (Share, error) {
+	var err error
+	if s.Guest == "" {
+		s.Guest, err = hostagent.GuestPath(goos, s.Host)
+	}
+	return s, err
+}
+
+// shareEnded notes that a server went away while the machine runs: what was mounted hangs or fails.
+func (a *agent) shareEnded(share Share, tail fmt.Stringer) {
+	if a.ctx.Err() != nil {
+		return
+	}
+	switch a.state.snapshot().Phase {
+	case hostagent.Running, hostagent.Degraded:
+		a.state.problem("share "+share.Tag, &hostagent.Problem{
+			Code: "share-lost", Text: fmt.Sprintf("folder %q is lost to the machine: virtiofsd ended: %s", share.Host, tail),
+			Hint: "start the machine again: `dev machine restart " + a.o.Machine + "`",
+		})
+	}
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// awaitSocket waits until a server has made its socket, or ended. There is no event for it that all systems have.
+func awaitSocket(ctx context.Context, socket string, done <-chan struct{}) error {
+	for {
+		if _, err := os.Stat(socket); err == nil {
+			return nil
+		}
+		select {
+		case <-done:
+			return errors.New("it ended")
+		default:
+		}
+		if err := pause(ctx, retryPause/10); err != nil {
+			return err
+		}
+	}
+}
+
+// logLines logs what a program says, and keeps the end of it.
+func (a *agent) logLines(r io.Reader, name string, tail *lastLines) {
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		tail.add(lines.Text())
+		a.log.Info(lines.Text(), "program", name)
+	}
+	_, _ = io.Copy(io.Discard, r) // after a line that is too long
+}
