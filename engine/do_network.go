@@ -84,6 +84,9 @@ func (t *task) removeVolume(ctx context.Context) error {
 	return t.removeUnused(ctx, "volume is in use", client.ContainerListOptions{All: true, Filters: client.Filters{}.Add("volume", t.id)},
 		func() error {
 			_, err := t.api.VolumeRemove(ctx, t.id, client.VolumeRemoveOptions{})
+			if says(err, "volume is in use") && t.endVolumeAccess(ctx, t.api, t.id) {
+				_, err = t.api.VolumeRemove(ctx, t.id, client.VolumeRemoveOptions{})
+			}
 			return err
 		})
 }

@@ -131,6 +131,20 @@ func (c *Client) makeVolumeAccess(ctx context.Context, api *client.Client, volum
 	return r.ID, err
 }
 
+// endVolumeAccess removes what a process that was killed left behind while it read or wrote the volume. It reports whether there was anything.
+func (c *Client) endVolumeAccess(ctx context.Context, api *client.Client, volume string) bool {
+	list, err := api.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: client.Filters{}.Add("label", LabelVolumeAccess+"="+volume)})
+	if err != nil {
+		return false
+	}
+	for i := range list.Items {
+		if _, err := api.ContainerRemove(ctx, list.Items[i].ID, client.ContainerRemoveOptions{Force: true}); err != nil {
+			c.log.Debug("volume access stays", "container", list.Items[i].ID, "error", err)
+		}
+	}
+	return len(list.Items) > 0
+}
+
 // makeEmptyImage makes an image of nothing.
 func (c *Client) makeEmptyImage(ctx context.Context, api *client.Client) error {
 	var content bytes.Buffer
