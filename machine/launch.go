@@ -4,6 +4,7 @@ package machine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -99,9 +100,18 @@ type agentEndedError struct {
 func (e *agentEndedError) Error() string {
 	text := "the host agent ended: " + e.exit.Error()
 	if n := len(e.lines); n > 0 {
-		text += ": " + e.lines[n-1]
+		text += ": " + plainLine(e.lines[n-1])
 	}
 	return text
+}
+
+// plainLine is what a line of the log says: an error as it was printed, or the message of a record.
+func plainLine(line string) string {
+	var record struct{ Msg, Problem, Error string }
+	if json.Unmarshal([]byte(line), &record) != nil {
+		return line
+	}
+	return strings.Join(slices.DeleteFunc([]string{record.Msg, record.Problem, record.Error}, func(s string) bool { return s == "" }), ": ")
 }
 
 func (e *agentEndedError) Unwrap() error { return e.exit }

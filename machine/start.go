@@ -176,6 +176,7 @@ func (m *Machine) endedWhileStarting(err error) error {
 // tell passes an event of the agent on.
 func (m *Machine) tell(sink Sink, e hostagent.Event) {
 	switch {
+	case e.Phase == hostagent.Failed: // the error that Start returns says it
 	case e.Problem != nil:
 		sink.send(Event{Machine: m.Name, Stage: e.Stage, Warning: true, Text: e.Problem.Text, Hint: e.Problem.Hint})
 	case e.Text != "" && e.Kind != "port":

@@ -16,6 +16,9 @@ import (
 // stopGrace is how long a guest may take to stop its containers and itself where nothing else is asked.
 const stopGrace = 60 * time.Second
 
+// stopMargin is what an agent needs beyond the grace: for the power button, and for the kill when that did not help.
+const stopMargin = 75 * time.Second
+
 // StopOptions say how patient a stop is.
 type StopOptions struct {
 	// Timeout is how long containers and the guest may take before the VM is killed; 0: a minute.
@@ -100,10 +103,11 @@ func (m *Machine) orderStop(ctx context.Context, grace time.Duration) error {
 		case <-tick.C: // it has just been started, or is about to end
 		}
 	}
-	wait, cancel := context.WithTimeout(ctx, grace+endPatience)
+	limit := grace + stopMargin
+	wait, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if err := m.Dir.awaitAgentEnd(wait); err != nil {
-		return fmt.Errorf("its host agent did not end within %s: %w", grace+endPatience, err)
+		return fmt.Errorf("its host agent did not end within %s: %w", limit, err)
 	}
 	return nil
 }
