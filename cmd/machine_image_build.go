@@ -18,6 +18,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
+	"github.com/seed71221737/dev/engine/config"
 	"github.com/seed71221737/dev/vmimage"
 	"github.com/seed71221737/dev/vmimage/guest/proto"
 )
@@ -43,9 +44,10 @@ func newMachineImageBuildCommand(a *app) *cobra.Command {
 the engine bundle, and dev's guest program. It needs neither root nor Linux, and
 the same inputs give the same bytes.
 
-Packages come from --mirror, else from DEV_IMAGE_MIRROR, else from the host's own
-apt sources where it is a Debian, else from Debian's snapshot service. Whatever
-the source, what the lock file does not pin is refused.`,
+Packages come from --mirror, else from DEV_IMAGE_MIRROR, else from
+machine-images.mirrors in config.yaml, else from the host's own apt sources where
+it is a Debian, else from Debian's snapshot service. Whatever the source, what
+the lock file does not pin is refused.`,
 		Example: `  dev machine image build                          for this host, into the store
   dev machine image build --arch amd64,arm64 -o out  both, into out/amd64 and out/arm64
   dev machine image build --refresh --lock new.json  resolve anew into a lock file`,
@@ -81,7 +83,10 @@ func (b *imageBuild) run(ctx context.Context, a *app) error {
 	p := a.newTransfer()
 	defer p.close()
 	downloads := &vmimage.Downloads{Dir: dir, Progress: p.report}
-	mirrors := b.sources(a)
+	mirrors, err := b.sources(a)
+	if err != nil {
+		return err
+	}
 	spec, lock, err := b.inputs(ctx, a, mirrors, downloads)
 	if err != nil || b.lockOnly {
 		return err
@@ -97,16 +102,27 @@ func (b *imageBuild) run(ctx context.Context, a *app) error {
 	return nil
 }
 
-// sources are the mirrors to try: those of flags, else of the environment, before the host's own.
-func (b *imageBuild) sources(a *app) vmimage.Mirrors {
+// sources are the mirrors to try: those of flags, else of the environment, else of the configuration, before the host's own.
+func (b *imageBuild) sources(a *app) (vmimage.Mirrors, error) {
 	m := vmimage.Mirrors{Given: b.mirrors}
 	if v := a.getenv("DEV_IMAGE_MIRROR"); v != "" && len(m.Given) == 0 {
 		m.Given = strings.Fields(v)
 	}
+	if len(m.Given) == 0 {
+		dir, err := a.userDir()
+		if err != nil {
+			return m, err
+		}
+		c, err := config.Load(filepath.Join(dir, config.FileName))
+		if err != nil {
+			return m, err
+		}
+		m.Given = c.MachineImages.Mirrors
+	}
 	if runtime.GOOS == "linux" {
 		m.Host = os.DirFS("/")
 	}
-	return m
+	return m, nil
 }
 
 // inputs reads spec and lock, or makes the lock anew.

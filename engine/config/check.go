@@ -174,8 +174,7 @@ func (e *Engine) validate(at position) error {
 
 func (e *Engine) validateRegistries(at position) error {
 	for _, m := range e.RegistryMirrors {
-		u, err := url.Parse(m)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		if !isPlainURL(m) {
 			return at.errorf("engine.registry-mirrors", "%q is not a URL such as https://mirror.example.com", m)
 		}
 	}
@@ -185,6 +184,12 @@ func (e *Engine) validateRegistries(at position) error {
 		}
 	}
 	return nil
+}
+
+// isPlainURL tells whether s is a web address without user, query or fragment.
+func isPlainURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.RawQuery == "" && u.Fragment == "" && u.User == nil
 }
 
 var hostPattern = regexp.MustCompile(`^[0-9A-Za-z]([0-9A-Za-z.-]*[0-9A-Za-z])?$`)

@@ -30,6 +30,8 @@ const FileName = "config.yaml"
 type Config struct {
 	Engine    Engine    `yaml:"engine"`
 	Snapshots Snapshots `yaml:"snapshots"`
+	// MachineImages says where the images of virtual machines come from.
+	MachineImages MachineImages `yaml:"machine-images"`
 }
 
 // Snapshots are the settings of volume snapshots.
@@ -137,6 +139,9 @@ func Parse(name string, data []byte) (Config, error) {
 		return Config{}, syntaxError(name, err)
 	}
 	if err := c.Engine.validate(position{name: name, doc: doc.Content[0]}); err != nil {
+		return Config{}, err
+	}
+	if err := c.MachineImages.validate(position{name: name, doc: doc.Content[0]}); err != nil {
 		return Config{}, err
 	}
 	if _, err := c.Snapshots.LimitBytes(); err != nil {
