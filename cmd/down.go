@@ -12,6 +12,7 @@ import (
 
 	"github.com/seed71221737/dev/compose"
 	"github.com/seed71221737/dev/engine"
+	"github.com/seed71221737/dev/engine/provider"
 )
 
 func newDownCommand(a *app) *cobra.Command {
@@ -34,7 +35,7 @@ snapshot restore brings them back.`,
 			return usagef("unknown --rmi value %q: use local or all", o.Images)
 		}
 		return a.runLifecycle(c.Context(), lifecycle{
-			heading: "down",
+			heading: "down", providers: provider.Down,
 			query: func(name string, p *types.Project) compose.Query {
 				if p != nil {
 					return compose.QueryFor(p)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/seed71221737/dev/compose"
 	"github.com/seed71221737/dev/engine"
+	"github.com/seed71221737/dev/engine/provider"
 )
 
 // lifecycle is a command that does something to containers that exist: it observes them, plans and applies.
@@ -28,6 +29,8 @@ type lifecycle struct {
 	selects bool
 	quiet   applyOptions
 	timeout deadline
+	// providers is what the providers of the services do after the plan; empty: nothing.
+	providers string
 }
 
 // runLifecycle runs such a command for the named services.
@@ -62,7 +65,10 @@ func (a *app) runLifecycle(ctx context.Context, l lifecycle, services []string) 
 	if err != nil {
 		return err
 	}
-	return a.carryOut(ctx, e, l, p, name, have, plan)
+	if err := a.carryOut(ctx, e, l, p, name, have, plan); err != nil || l.providers == "" || p == nil || a.dryRun {
+		return err
+	}
+	return a.endProviders(ctx, e, p, services, l.providers)
 }
 
 // carryOut applies the plan of a lifecycle command, after asking if it must.
@@ -113,7 +119,7 @@ its stop signal and grace period, then it is killed. dev start starts them again
 	})
 	c.RunE = func(c *cobra.Command, args []string) error {
 		return a.runLifecycle(c.Context(), lifecycle{
-			heading: "stop",
+			heading: "stop", providers: provider.Stop,
 			plan: func(name string, p *types.Project, have compose.Snapshot) (compose.Plan, error) {
 				return compose.NewStopPlan(name, p, have, compose.StopOptions{Services: args, Timeout: timeout.value})
 			},

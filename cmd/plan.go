@@ -62,6 +62,9 @@ func (a *app) runPlan(ctx context.Context, o planOptions, services []string) err
 		return err
 	}
 	defer e.Close()
+	if p, err = a.complete(ctx, p, e, externals{services: services, noDeps: o.noDeps, look: true}); err != nil {
+		return err
+	}
 	po.Environment = a.proxies(e)
 	have, err := e.Observe(ctx, compose.QueryFor(p))
 	if err != nil {

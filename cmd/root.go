@@ -21,6 +21,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/seed71221737/dev/compose"
 	"github.com/seed71221737/dev/engine/remote"
 	"github.com/seed71221737/dev/machine"
 )
@@ -47,6 +48,9 @@ type app struct {
 	globals
 	// fitted is the environment that the project was loaded for; nil in main.
 	fitted *fitted
+	// given are the variables of the providers that have been asked, modelEndpoint is where models are served, once that is known.
+	given         map[string]compose.Variables
+	modelEndpoint string
 	// lookOnly: what an environment would be given is not remembered.
 	lookOnly bool
 

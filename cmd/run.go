@@ -148,6 +148,9 @@ func (a *app) runRun(ctx context.Context, o runOptions, service string) error {
 	if err := a.unfinished(ctx, e, p.Name); err != nil && !a.dryRun {
 		return err
 	}
+	if p, err = a.complete(ctx, p, e, externals{services: []string{service}, noDeps: o.noDeps, look: a.dryRun}); err != nil {
+		return err
+	}
 	ro.Environment = a.proxies(e)
 	ro.BuildOptions.Proxy = ro.Environment
 	id, err := a.makeOneOff(ctx, e, p, o, ro)

@@ -128,6 +128,9 @@ func (a *app) runUp(ctx context.Context, o upOptions, services []string) error {
 		return err
 	}
 	u.takeProxies()
+	if err := u.complete(ctx); err != nil {
+		return err
+	}
 	plan, err := u.makePlan(ctx)
 	if err != nil || a.dryRun {
 		return err
@@ -151,6 +154,12 @@ func (u *upRun) settle() (err error) {
 func (u *upRun) takeProxies() {
 	u.plan.Environment = u.a.proxies(u.e)
 	u.plan.BuildOptions.Proxy = u.plan.Environment
+}
+
+// complete takes in what providers and models tell.
+func (u *upRun) complete(ctx context.Context) (err error) {
+	u.p, err = u.a.complete(ctx, u.p, u.e, externals{services: u.services, noDeps: u.o.noDeps, look: u.a.dryRun})
+	return err
 }
 
 // noServices explains a project of which nothing is enabled.

@@ -209,6 +209,9 @@ func (w *watching) up(ctx context.Context, services []string, change func(*upOpt
 		return err
 	}
 	u.takeProxies()
+	if err := u.complete(ctx); err != nil {
+		return err
+	}
 	plan, err := u.makePlan(ctx)
 	if err != nil || plan.Empty() {
 		return err

@@ -108,9 +108,9 @@ func refuse(s types.ServiceConfig) error {
 		set   bool
 		why   string
 	}{
-		{"provider", s.Provider != nil, "services of providers are not supported yet"},
-		{"models", len(s.Models) > 0, "models are not supported yet"},
-		{"use_api_socket", s.UseAPISocket, "not supported yet; mount the engine's socket instead"},
+		{"provider", s.Provider != nil, "a service of a provider has no containers here"},
+		{"models", modelless(s), "its models have not been asked for"},
+		{"use_api_socket", withheld(s), "the engine's socket is not known"},
 		{"pre_start", len(s.PreStart) > 0, "hooks before the start are not supported yet; use a service and depends_on with service_completed_successfully"},
 		{"umask", s.Umask != nil, "the engine has no such setting; call umask in the command"},
 	} {
