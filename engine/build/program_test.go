@@ -125,7 +125,7 @@ func TestProgramThatDies(t *testing.T) {
 		t.Skip("the program is a shell script")
 	}
 	program := filepath.Join(t.TempDir(), "program")
-	if err := os.WriteFile(program, []byte("#!/bin/sh\nread x\necho out of memory >&2\nexit 3\n"), 0o755); err != nil {
+	if err := os.WriteFile(program, []byte("#!/bin/sh\nhead -c 1 >/dev/null\necho out of memory >&2\nexit 3\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	b := New(Options{Environ: []string{"DEV_BUILD_PROGRAM=" + program}})(nowhere{})
