@@ -42,7 +42,9 @@ type agent struct {
 	forwards    atomic.Pointer[forwards]
 	relay       network.Relay
 	clockOffset atomic.Int64
-	nudge       chan struct{} // asks for a push of the clock
+	// slowLoopback: the guest could not be set up, and its loopback is reached through the link.
+	slowLoopback atomic.Bool
+	nudge        chan struct{} // asks for a push of the clock
 
 	closers []closer
 }

@@ -200,8 +200,11 @@ func (a *agent) carryStreams(ctx context.Context, l net.Listener, fw forward) {
 }
 
 func (a *agent) dialGuest(ctx context.Context, fw forward) (net.Conn, error) {
-	if fw.Inside {
+	switch {
+	case fw.Inside:
 		return a.link.dial(ctx, "tcp", fw.Guest.String())
+	case a.slowLoopback.Load() && fw.Host.Addr().IsLoopback():
+		return a.link.dial(ctx, "tcp", fw.Host.String())
 	}
 	return a.net.Load().Dial(ctx, fw.Guest)
 }

@@ -37,7 +37,7 @@ func guestEngine() map[string]json.RawMessage {
 // and nobody else: connections from the dialer's address to the loopback's stand-in go to 127.0.0.1, and other ones from it that the engine has no
 // rule for are for the guest itself, whatever address they name. It can be repeated.
 func guestScript(at network.Addresses) string {
-	const mark, table = "0x646576", "6465"
+	const mark, table = "0x646576", "100"
 	return fmt.Sprintf(`set -e
 nft -f - <<'RULES'
 table ip dev-host {}

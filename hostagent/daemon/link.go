@@ -31,8 +31,9 @@ type link struct {
 
 // session is one connection with its control stream.
 type session struct {
-	ssh     *ssh.Client
-	control *proto.Client
+	ssh      *ssh.Client
+	control  *proto.Client
+	prepared chan struct{} // closed once the guest is set up for us
 }
 
 func newLink(a *agent) *link { return &link{a: a, changed: make(chan struct{})} }
@@ -40,8 +41,11 @@ func newLink(a *agent) *link { return &link{a: a, changed: make(chan struct{})} 
 // handshakeWait bounds one attempt to log in, which takes the guest's processor a while under emulation.
 const handshakeWait = 30 * time.Second
 
+// prepareWait bounds setting the guest up, while its processor is busy with booting.
+const prepareWait = 60 * time.Second
+
 // connectWait bounds one attempt to reach the port: a guest that is there answers at once.
-const connectWait = 2 * time.Second
+const connectWait = 500 * time.Millisecond
 
 // connect tries until the guest's agent has let us in and set the guest up.
 func (l *link) connect(ctx context.Context) error {
@@ -92,8 +96,12 @@ func (l *link) open(ctx context.Context) (*session, error) {
 	if stop() && ctx.Err() != nil {
 		return nil, errors.Join(context.Cause(ctx), control.Close(), client.Close())
 	}
-	l.prepare(ctx, &session{client, control})
-	return &session{client, control}, nil
+	s := &session{ssh: client, control: control, prepared: make(chan struct{})}
+	if _, err := l.a.pushClock(ctx, control); err != nil {
+		l.a.log.Warn("the clock could not be set", "error", err)
+	}
+	l.a.work.Go(func() { l.prepare(s) })
+	return s, nil
 }
 
 // stream is a session channel as one stream.
@@ -126,13 +134,11 @@ func (l *link) openControl(client *ssh.Client) (*proto.Client, error) {
 	return proto.NewClient(stream{out, in, s}, "dev host agent")
 }
 
-// prepare tells a guest that was just reached the time, and makes its loopback reachable.
-func (l *link) prepare(ctx context.Context, s *session) {
-	ctx, cancel := context.WithTimeout(ctx, handshakeWait)
+// prepare makes the loopback of a guest that was just reached reachable.
+func (l *link) prepare(s *session) {
+	defer close(s.prepared)
+	ctx, cancel := context.WithTimeout(l.a.ctx, prepareWait)
 	defer cancel()
-	if _, err := l.a.pushClock(ctx, s.control); err != nil {
-		l.a.log.Warn("the clock could not be set", "error", err)
-	}
 	var p *hostagent.Problem
 	if out, err := runScript(ctx, s.ssh, guestScript(l.a.net.Load().Addresses)); err != nil {
 		p = &hostagent.Problem{
@@ -140,6 +146,7 @@ func (l *link) prepare(ctx context.Context, s *session) {
 			Hint: "upgrade the machine's image: `dev machine upgrade " + l.a.o.Machine + "`",
 		}
 	}
+	l.a.slowLoopback.Store(p != nil)
 	l.a.state.problem("loopback", p)
 }
 

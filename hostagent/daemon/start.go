@@ -225,6 +225,15 @@ func (a *agent) startForwards(ctx context.Context) error {
 		return err
 	}
 	a.serveTLS()
+	s, err := a.link.get(ctx)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-s.prepared:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	return a.startPorts(ctx)
 }
 

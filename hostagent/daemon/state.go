@@ -106,6 +106,9 @@ func (s *state) problem(subject string, p *hostagent.Problem) {
 	if p == nil && !had || p != nil && had && old == *p {
 		return
 	}
+	if s.status.Phase == hostagent.Stopping {
+		return // what ends is no news
+	}
 	before := s.phase()
 	if p == nil {
 		delete(s.problems, subject)

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/containers/gvisor-tap-vsock/pkg/tap"
 	"github.com/containers/gvisor-tap-vsock/pkg/types"
@@ -88,6 +89,12 @@ const (
 	maxWindow     = 4 << 20
 )
 
+// maxRetry is the longest time between two attempts to get a packet through, and maxRetries how many there are: a day.
+const (
+	maxRetry   = time.Second
+	maxRetries = 24 * 60 * 60
+)
+
 // maxHandshakes is how many of the guest's connections out may be under way; the stack forgets further attempts and the guest repeats them.
 const maxHandshakes = 2048
 
@@ -100,7 +107,9 @@ func (n *Network) makeStack(endpoint stack.LinkEndpoint) error {
 	sack, moderate := tcpip.TCPSACKEnabled(true), tcpip.TCPModerateReceiveBufferOption(true)
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: minWindow, Default: defaultWindow, Max: maxWindow}
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: minWindow, Default: defaultWindow, Max: maxWindow}
-	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &receive, &send} {
+	// A guest that was paused finds its connections alive, and hears from us soon after it goes on.
+	retry, retries := tcpip.TCPMaxRTOOption(maxRetry), tcpip.TCPMaxRetriesOption(maxRetries)
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &receive, &send, &retry, &retries} {
 		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			return errors.New(err.String())
 		}
