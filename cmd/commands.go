@@ -85,14 +85,14 @@ func (a *app) composeCommands() []*cobra.Command {
 		newPsCommand(a), newLogsCommand(a), newLsCommand(a), newPortCommand(a), newEventsCommand(a), newConfigCommand(a), newPlanCommand(a),
 		newWhyCommand(a),
 		newTopCommand(a), newStatsCommand(a), newVolumesCommand(a), newWaitCommand(a),
-		newBuildCommand(a), newPullCommand(a), newPushCommand(a), newImagesCommand(a), newCommitCommand(a), newExportCommand(a),
+		newBuildCommand(a), newPullCommand(a), newPushCommand(a), newPublishCommand(a), newImagesCommand(a), newCommitCommand(a), newExportCommand(a),
 		newVersionCommand(a),
 	}
 }
 
 // notYetCommands are docker compose's commands that dev does not have yet.
 var notYetCommands = map[string]string{
-	"bridge": "", "publish": "",
+	"bridge": "",
 }
 
 func unknownCommand(c *cobra.Command, name string) error {

@@ -106,9 +106,6 @@ func (a *app) renderConfig(ctx context.Context, o configOptions, services []stri
 	if err != nil {
 		return nil, err
 	}
-	if o.resolveDigests || o.lockDigests {
-		return nil, notYet("pinning images to digests", "write IMAGE@sha256:… in the Compose file")
-	}
 	if o.noInterpolate {
 		model, err := compose.Model(ctx, l)
 		if err != nil {
@@ -119,6 +116,14 @@ func (a *app) renderConfig(ctx context.Context, o configOptions, services []stri
 	p, err := a.loadWith(ctx, l, services)
 	if err != nil {
 		return nil, err
+	}
+	if o.resolveDigests || o.lockDigests {
+		if p, err = a.withDigests(ctx, p); err != nil {
+			return nil, err
+		}
+	}
+	if o.lockDigests {
+		p = compose.ImagesOnly(p)
 	}
 	content, err := marshalProject(o.format, p)
 	return bytes.ReplaceAll(content, []byte("$"), []byte("$$")), err

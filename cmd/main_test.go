@@ -13,13 +13,14 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/seed71221737/dev/engine/build/buildkit"
 	"github.com/seed71221737/dev/engine/enginetest"
 )
 
 // TestMain lets scripts run this test binary as `dev` and `docker-compose`, and gives the others an engine of their own (see enginetest).
 func TestMain(m *testing.M) {
 	run := func() { os.Exit(Main()) }
-	programs := map[string]func(){"dev": run, "docker-compose": run}
+	programs := map[string]func(){"dev": run, "docker-compose": run, "dev-build": func() { os.Exit(buildkit.Main()) }}
 	if programs[filepath.Base(os.Args[0])] == nil {
 		enginetest.Isolate()
 		peer = findPeer()

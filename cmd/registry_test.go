@@ -4,6 +4,7 @@ package cmd
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -12,12 +13,14 @@ import (
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/handlers"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/inmemory" // the registry's storage
+	"github.com/sirupsen/logrus"
 )
 
 // startRegistry runs a registry on the loopback until the test ends and returns its address. Repositories under open/ are for everybody, the others
 // for the user me with the password geheim.
 func startRegistry(t *testing.T) string {
 	t.Helper()
+	logrus.SetOutput(io.Discard) // the registry's log
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	cfg := &configuration.Configuration{Storage: configuration.Storage{

@@ -226,6 +226,8 @@ func fetchJSON(ctx context.Context, repo *remote.Repository, d ocispec.Descripto
 func registryError(repo *remote.Repository, err error) error {
 	var answer *errcode.ErrorResponse
 	switch host := repo.Reference.Registry; {
+	case err == nil:
+		return nil
 	case errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden),
 		errors.Is(err, auth.ErrBasicCredentialNotFound):
 		return &hinted{fmt.Errorf("%s does not let you: %w", host, err), "docker login " + host}
