@@ -191,8 +191,9 @@ func (a *app) provide(ctx context.Context, base string, p place, needs compose.N
 	return given, err
 }
 
-// tellPlace says, once, which environment a project is made in and what that changes; --dry-run remembers nothing.
+// tellPlace says which images the lock file lacks and, once, which environment a project is made in and what that changes; --dry-run remembers nothing.
 func (a *app) tellPlace(ctx context.Context) error {
+	a.tellDrift()
 	f := a.fitted
 	if f == nil || slices.Equal(f.record.Notes, f.notes) && f.record.Dir == f.place.dir {
 		return nil

@@ -44,13 +44,17 @@ func (a *app) loadOptions() (compose.LoadOptions, error) {
 }
 
 // load reads the project. services are enabled with all they need, even when they are in an inactive profile, and others are left out; none
-// means all of the active profiles.
+// means all of the active profiles. Images are pinned to what the lock file has, if there is one.
 func (a *app) load(ctx context.Context, services ...string) (*types.Project, error) {
 	o, err := a.loadOptions()
 	if err != nil {
 		return nil, err
 	}
-	return a.loadWith(ctx, o, services)
+	p, err := a.loadWith(ctx, o, services)
+	if err != nil {
+		return nil, err
+	}
+	return a.enforceLock(p)
 }
 
 // loadWith is load with options of the caller's.

@@ -53,6 +53,8 @@ type app struct {
 	modelEndpoint string
 	// lookOnly: what an environment would be given is not remembered.
 	lookOnly bool
+	// unlocked are the project's images that its lock file lacks.
+	unlocked []string
 
 	mu sync.Mutex
 	// undo gives the terminal back: what raw mode and live progress changed, newest last.

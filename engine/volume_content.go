@@ -137,12 +137,17 @@ func (c *Client) endVolumeAccess(ctx context.Context, api *client.Client, volume
 	if err != nil {
 		return false
 	}
+	found := false
 	for i := range list.Items {
+		if list.Items[i].Labels[LabelVolumeAccess] != volume {
+			continue
+		}
+		found = true
 		if _, err := api.ContainerRemove(ctx, list.Items[i].ID, client.ContainerRemoveOptions{Force: true}); err != nil {
 			c.log.Debug("volume access stays", "container", list.Items[i].ID, "error", err)
 		}
 	}
-	return len(list.Items) > 0
+	return found
 }
 
 // makeEmptyImage makes an image of nothing.
