@@ -181,6 +181,7 @@ func TestVMServesTheHost(t *testing.T) {
 	m.edit = func(s *proto.Seed) {
 		s.SwapMiB, s.ZramMiB = 64, 128
 		s.Sysctl = map[string]string{"vm.swappiness": "42"}
+		s.Emulators = map[string]string{"arm64": "/bin/busybox"}
 	}
 	m.boot()
 	if h := m.settled(); !h.OK {
@@ -191,6 +192,9 @@ func TestVMServesTheHost(t *testing.T) {
 	}
 	if got := m.sh("cat /proc/sys/vm/swappiness /proc/sys/net/ipv4/ip_forward"); got != "42\n1" {
 		t.Errorf("kernel settings: %q", got)
+	}
+	if got := m.sh("cat /proc/sys/fs/binfmt_misc/dev-arm64"); !strings.Contains(got, "enabled") || !strings.Contains(got, "interpreter /bin/busybox") {
+		t.Errorf("the emulator: %s", got)
 	}
 	control, ctx := m.control(), context.Background()
 	if err := control.Call(ctx, proto.MethodFreeze, nil, nil); err != nil {

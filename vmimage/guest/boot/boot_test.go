@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -114,16 +116,62 @@ func TestChooseData(t *testing.T) {
 	}
 }
 
+// TestMigrate leads data disks forward and back: version 2 only adds to 1, version 3 breaks both.
 func TestMigrate(t *testing.T) {
-	for file, want := range map[string]int{"": 0, `{"schema":1}`: 1} {
-		if got, err := migrate([]byte(file)); got != want || err != nil {
-			t.Errorf("migrate(%q) = %d, %v", file, got, err)
+	steps := []migration{{to: 1, breaks: true}, {to: 2}, {to: 3, breaks: true}}
+	for name, c := range map[string]struct {
+		file    string
+		knows   int
+		ran     string
+		wrote   string
+		refused bool
+	}{
+		"a new disk":                  {"", 3, "1 2 3", `{"schema":3,"oldest":3}`, false},
+		"the same version":            {`{"schema":2,"oldest":1}`, 2, "", "", false},
+		"forward":                     {`{"schema":1}`, 2, "2", `{"schema":2,"oldest":1}`, false},
+		"back, nothing was broken":    {`{"schema":2,"oldest":1}`, 1, "", "", false},
+		"back, and something was":     {`{"schema":3,"oldest":3}`, 2, "", "", true},
+		"cut off, with the image":     {`{"schema":2,"oldest":3}`, 3, "3", `{"schema":3,"oldest":3}`, false},
+		"cut off, back":               {`{"schema":2,"oldest":3}`, 2, "", "", true},
+		"far newer, by an older form": {`{"schema":99}`, 3, "", "", true},
+		"absurd":                      {`{"schema":0}`, 3, "", "", true},
+		"nonsense":                    {"nonsense", 3, "", "", true},
+	} {
+		var ran []string
+		var known []migration
+		for _, s := range steps[:c.knows] {
+			s.run = func(string) error { ran = append(ran, strconv.Itoa(s.to)); return nil }
+			known = append(known, s)
+		}
+		wrote := ""
+		err := migrate([]byte(c.file), "", known, func(l layout) error {
+			data, err := json.Marshal(l)
+			wrote = string(data)
+			return err
+		})
+		if (err != nil) != c.refused || strings.Join(ran, " ") != c.ran || wrote != c.wrote {
+			t.Errorf("%s: ran %q, wrote %s, %v", name, ran, wrote, err)
 		}
 	}
-	for _, file := range []string{`{"schema":99}`, `{"schema":0}`, `nonsense`} {
-		if _, err := migrate([]byte(file)); err == nil {
-			t.Errorf("migrate(%q) was accepted", file)
-		}
+	interrupted := errors.New("power cut")
+	wrote := layout{}
+	err := migrate([]byte(`{"schema":2,"oldest":1}`), "", []migration{{to: 3, breaks: true, run: func(string) error { return interrupted }}}, func(l layout) error { wrote = l; return nil })
+	if !errors.Is(err, interrupted) || wrote != (layout{Schema: 2, Oldest: 3}) {
+		t.Errorf("a migration that was cut off left %+v, %v", wrote, err)
+	}
+	if last := migrations[len(migrations)-1].to; last != DataSchema {
+		t.Errorf("migrations end at version %d, the image makes %d", last, DataSchema)
+	}
+}
+
+func TestEmulatorRule(t *testing.T) {
+	got, err := emulatorRule("amd64", "/mnt/rosetta/rosetta")
+	const want = `:dev-amd64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x3e\x00:\xff\xff\xff\xff\xff\xfe\xfe\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:/mnt/rosetta/rosetta:CF`
+	if err != nil || got != want {
+		t.Errorf("got  %s, %v\nwant %s", got, err, want)
+	}
+	if _, err := emulatorRule("mips", "/x"); err == nil {
+		t.Error("an unknown architecture was accepted")
 	}
 }
 

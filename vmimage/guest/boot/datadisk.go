@@ -190,23 +190,58 @@ func chooseData(disks []disk) (name string, action dataAction, err error) {
 // layout is the file on the data disk that says its layout's version.
 type layout struct {
 	Schema int `json:"schema"`
+	// Oldest is the lowest layout version whose images can still use the disk: a migration that only adds leaves it alone, and with it the way back. It is
+	// above Schema while a migration that breaks earlier images is under way.
+	Oldest int `json:"oldest,omitempty"`
 }
 
-// migrate decides what becomes of a data disk's layout. Going forward is this image's to do; a newer layout is refused, which is the way back: the
-// older image does not touch what it does not know.
-func migrate(file []byte) (from int, err error) {
-	if len(file) == 0 {
-		return 0, nil
-	}
+// migration leads a data disk mounted at dir from one layout to the next. It is repeated when it was cut off, so it must not mind finding its work
+// half done, and it must not remove what the layout before it needs unless breaks is set.
+type migration struct {
+	to     int
+	breaks bool // images that know only earlier layouts cannot use the disk any more
+	run    func(dir string) error
+}
+
+// migrations are all there are, in order, up to DataSchema. Version 1 is the first layout: it needs only its folders, which every boot makes.
+var migrations = []migration{{to: DataSchema, breaks: true, run: func(string) error { return nil }}}
+
+// migrate leads the data disk at dir from what its layout file says to the newest version of steps; write replaces the layout file. A newer layout is used
+// as it is if it says that this image can; otherwise it is refused and the disk left alone, for the image that made it.
+func migrate(file []byte, dir string, steps []migration, write func(layout) error) error {
+	newest := steps[len(steps)-1].to
 	var l layout
-	if err := json.Unmarshal(file, &l); err != nil {
-		return 0, fmt.Errorf("read the data disk's layout version: %w", err)
+	if len(file) > 0 {
+		if err := json.Unmarshal(file, &l); err != nil {
+			return fmt.Errorf("read the data disk's layout version: %w", err)
+		}
+		if l.Schema < 0 || l.Oldest < 0 || l.Schema == 0 && l.Oldest == 0 {
+			return errors.New("the data disk's layout version is absurd")
+		}
+		if l.Oldest == 0 {
+			l.Oldest = l.Schema // written before the field was
+		}
 	}
-	if l.Schema > DataSchema {
-		return 0, fmt.Errorf("the data disk's layout is version %d and this image knows %d: start the machine with the image that made it, or a newer one", l.Schema, DataSchema)
+	if l.Oldest > newest {
+		return fmt.Errorf("the data disk's layout is version %d and this image knows %d: start the machine with the image that made it, or a newer one", max(l.Schema, l.Oldest), newest)
 	}
-	if l.Schema < 1 {
-		return 0, errors.New("the data disk's layout version is absurd")
+	for _, s := range steps {
+		if s.to <= l.Schema {
+			continue
+		}
+		if s.breaks && l.Oldest < s.to {
+			l.Oldest = s.to // before anything is changed
+			if err := write(l); err != nil {
+				return fmt.Errorf("migrate the data disk to layout version %d: %w", s.to, err)
+			}
+		}
+		if err := s.run(dir); err != nil {
+			return fmt.Errorf("migrate the data disk to layout version %d: %w", s.to, err)
+		}
+		l.Schema = s.to
+		if err := write(l); err != nil {
+			return fmt.Errorf("migrate the data disk to layout version %d: %w", s.to, err)
+		}
 	}
-	return l.Schema, nil
+	return nil
 }

@@ -199,19 +199,17 @@ func upgradeLayout(r *record) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("read the data disk's layout version: %w", err)
 	}
-	from, err := migrate(file)
-	if err != nil {
-		return err
+	err = migrate(file, dataFolder, migrations, func(l layout) error {
+		data, err := json.Marshal(l)
+		if err != nil {
+			return err
+		}
+		return writeSynced(layoutFile, data)
+	})
+	if err == nil {
+		r.change(func(s *proto.Status) { s.DataSchema = DataSchema })
 	}
-	r.change(func(s *proto.Status) { s.DataSchema = DataSchema })
-	if from == DataSchema {
-		return nil
-	}
-	data, err := json.Marshal(layout{Schema: DataSchema})
-	if err != nil {
-		return err
-	}
-	return writeSynced(layoutFile, data)
+	return err
 }
 
 func writeSynced(name string, data []byte) error {

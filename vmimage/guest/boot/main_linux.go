@@ -281,6 +281,9 @@ func (m *machine) late(ctx context.Context) {
 		m.record.warn("%v", err)
 	}
 	_ = m.index.load("binfmt_misc", "hv_balloon", "ptp_kvm") // no such device: no loss
+	if err := registerEmulators(m.seed.Emulators); err != nil {
+		m.record.warn("%v", err)
+	}
 	m.record.stage("machine")
 }
 

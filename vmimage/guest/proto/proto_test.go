@@ -49,6 +49,7 @@ func TestSeedRefuses(t *testing.T) {
 		"sysctl":     {Sysctl: map[string]string{"../../etc/passwd": "1"}},
 		"root mount": {Mounts: []Mount{{Source: "x", Target: "/", Type: "virtiofs"}}},
 		"dot mount":  {Mounts: []Mount{{Source: "x", Target: "/a/../..", Type: "virtiofs"}}},
+		"emulator":   {Emulators: map[string]string{"amd64": "/a:b"}},
 		"mount type": {Mounts: []Mount{{Source: "x", Target: "/a", Type: "proc"}}},
 	} {
 		if _, err := EncodeSeed(s); err == nil {

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"path"
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -45,6 +46,8 @@ type Seed struct {
 	// Sysctl are further kernel settings, by their path below /proc/sys with dots or slashes.
 	Sysctl map[string]string `json:"sysctl,omitempty"`
 	Mounts []Mount           `json:"mounts,omitempty"`
+	// Emulators run programs of other architectures: paths in the guest, mostly below a share, by architecture (amd64, arm64).
+	Emulators map[string]string `json:"emulators,omitempty"`
 	// Engine are settings merged into dockerd's configuration file.
 	Engine map[string]json.RawMessage `json:"engine,omitempty"`
 }
@@ -157,8 +160,16 @@ func (s *Seed) validate() error {
 			return err
 		}
 	}
+	for arch, p := range s.Emulators {
+		if !path.IsAbs(p) || len(p) > maxEmulator || strings.ContainsAny(p, ":\n") {
+			return fmt.Errorf("emulator %q for %q is not an absolute path of at most %d characters without colons", p, arch, maxEmulator)
+		}
+	}
 	return nil
 }
+
+// maxEmulator is the kernel's bound on an interpreter's path in bytes.
+const maxEmulator = 127
 
 // mountTypes are the file systems that a host may ask for.
 var mountTypes = map[string]bool{"virtiofs": true, "nfs": true, "nfs4": true, "cifs": true, "ext4": true, "xfs": true, "btrfs": true, "tmpfs": true}
