@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/dotenv"
@@ -117,7 +118,7 @@ func (o *runOptions) register(f *pflag.FlagSet) {
 }
 
 func (a *app) runRun(ctx context.Context, o runOptions, service string) error {
-	p, err := a.load(ctx, service)
+	p, err := a.loadForRun(ctx, service)
 	if err != nil {
 		return err
 	}
@@ -162,6 +163,28 @@ func (a *app) runRun(ctx context.Context, o runOptions, service string) error {
 		return err
 	}
 	return a.attachOneOff(ctx, e, id, o)
+}
+
+// loadForRun loads the project with a service, or with a job as one.
+func (a *app) loadForRun(ctx context.Context, name string) (*types.Project, error) {
+	p, err := a.load(ctx, name)
+	if err == nil || slices.Contains(a.files, "-") {
+		return p, err
+	}
+	o, optionsErr := a.loadOptions()
+	if optionsErr != nil {
+		return nil, optionsErr
+	}
+	o.Warn = nil // the first attempt has told
+	if all, loadErr := a.loadWith(ctx, o, nil); loadErr == nil && hasJob(all, name) {
+		return compose.WithJob(all, name)
+	}
+	return nil, err
+}
+
+func hasJob(p *types.Project, name string) bool {
+	_, ok := p.Jobs[name]
+	return ok
 }
 
 // fill completes the one-off container: a slug for its name, the variables of --env-from-file, the terminal.

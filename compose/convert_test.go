@@ -499,7 +499,7 @@ func TestCheckNamesPlaces(t *testing.T) {
 		t.Fatal("nothing refused")
 	}
 	for _, want := range []string{
-		`newer.yaml:6: service "masked": umask: `, `newer.yaml:15: service "hooked": pre_start: `,
+		`newer.yaml:6: service "masked": umask: `,
 		`newer.yaml:18: service "provided": provider: `, `newer.yaml:24: service "socket": use_api_socket: `,
 	} {
 		if !strings.Contains(err.Error(), want) {

@@ -20,6 +20,8 @@ const (
 	LabelDependsOn       = "com.docker.compose.depends_on"
 	LabelReplace         = "com.docker.compose.replace"
 	LabelVersion         = "com.docker.compose.version"
+	LabelHook            = "com.docker.compose.hook"
+	LabelHookIndex       = "com.docker.compose.hook-index"
 )
 
 // LabelServiceConfig holds the resolved service a container was made from (see [EncodeServiceConfig]), beside its hash, so

@@ -283,22 +283,31 @@ func selectServices(p *types.Project, names []string) (*types.Project, error) {
 	return p.WithSelectedServices(names)
 }
 
-// label puts the labels on each service by which docker compose finds its containers.
+// label puts the labels on each service and job by which docker compose finds its containers.
 func (r *reading) label(p *types.Project) {
 	for name, s := range p.Services {
-		s.CustomLabels = types.Labels{
-			LabelProject:     p.Name,
-			LabelService:     name,
-			LabelVersion:     labelVersion,
-			LabelWorkingDir:  p.WorkingDir,
-			LabelConfigFiles: strings.Join(p.ComposeFiles, ","),
-			LabelOneOff:      "False",
-		}
-		if len(r.envFiles) > 0 {
-			s.CustomLabels[LabelEnvFiles] = strings.Join(r.envFiles, ",")
-		}
+		s.CustomLabels = r.labels(p, name)
 		p.Services[name] = s
 	}
+	for name, j := range p.Jobs {
+		j.CustomLabels = r.labels(p, name)
+		p.Jobs[name] = j
+	}
+}
+
+func (r *reading) labels(p *types.Project, service string) types.Labels {
+	all := types.Labels{
+		LabelProject:     p.Name,
+		LabelService:     service,
+		LabelVersion:     labelVersion,
+		LabelWorkingDir:  p.WorkingDir,
+		LabelConfigFiles: strings.Join(p.ComposeFiles, ","),
+		LabelOneOff:      "False",
+	}
+	if len(r.envFiles) > 0 {
+		all[LabelEnvFiles] = strings.Join(r.envFiles, ",")
+	}
+	return all
 }
 
 // unknownServiceError is a service that was asked for and is not in the files.

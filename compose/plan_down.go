@@ -45,6 +45,7 @@ func NewDownPlan(project string, p *types.Project, have Snapshot, o DownOptions)
 	}
 	d := &downPlanner{view: v, have: have, o: o, removed: map[string][]*step{}, gone: map[string]*step{}}
 	d.removeContainers(services)
+	d.removeHooks(services)
 	d.removeOthers()
 	d.removeNetworks()
 	if o.Volumes {
@@ -110,6 +111,15 @@ func (d *downPlanner) removeOthers() {
 	}
 	for _, c := range d.orphans {
 		d.removeContainer(c, types.ServiceConfig{}, "orphan", nil)
+	}
+}
+
+// removeHooks removes the containers that failed pre_start hooks of the services have left.
+func (d *downPlanner) removeHooks(services []string) {
+	for _, c := range d.have.Containers {
+		if _, going := d.gone[c.ID]; !going && c.Labels[LabelHook] != "" && (len(d.o.Services) == 0 || slices.Contains(services, c.Service())) {
+			d.removeContainer(c, types.ServiceConfig{}, "left over from a hook", nil)
+		}
 	}
 }
 

@@ -232,12 +232,17 @@ func (pl *planner) pullMounts(sv *service) {
 	}
 }
 
-// imageMounts lists the images that a service mounts as volumes.
+// imageMounts lists the images that a service needs beside its own: those it mounts as volumes, and those of its pre_start hooks.
 func imageMounts(s types.ServiceConfig) []string {
 	refs := map[string]bool{}
 	for _, v := range s.Volumes {
 		if v.Type == types.VolumeTypeImage {
 			refs[v.Source] = true
+		}
+	}
+	for _, hook := range s.PreStart {
+		if hook.Image != "" && hook.Image != s.Image {
+			refs[hook.Image] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(refs))

@@ -54,7 +54,11 @@ func (pl *planner) emitStart(sv *service, r *replica) (*step, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := pl.add(op, copied, r.named, r.stopped)
+	prepared, err := pl.preStart(sv, r)
+	if err != nil {
+		return nil, err
+	}
+	st := pl.add(op, copied, prepared, r.named, r.stopped)
 	return st.on(r.made, r.id()), nil
 }
 

@@ -111,7 +111,6 @@ func refuse(s types.ServiceConfig) error {
 		{"provider", s.Provider != nil, "a service of a provider has no containers here"},
 		{"models", modelless(s), "its models have not been asked for"},
 		{"use_api_socket", withheld(s), "the engine's socket is not known"},
-		{"pre_start", len(s.PreStart) > 0, "hooks before the start are not supported yet; use a service and depends_on with service_completed_successfully"},
 		{"umask", s.Umask != nil, "the engine has no such setting; call umask in the command"},
 	} {
 		if f.set {
@@ -141,7 +140,9 @@ func Unsupported(p *types.Project) []Warning {
 		unsupportedNetworks(s, add)
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Jobs)) {
-		found = append(found, Warning{Field: "jobs." + name, Text: "jobs are not supported yet; left out"})
+		if t := p.Jobs[name].Triggers; t != nil && len(t.Schedule) > 0 {
+			found = append(found, Warning{Field: "jobs." + name + ".triggers.schedule", Text: "nothing here keeps time: run it with dev run " + name + ", from cron for example"})
+		}
 	}
 	found = append(found, missingFiles(p)...)
 	if len(found) > 0 {
