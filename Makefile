@@ -19,25 +19,25 @@ LDFLAGS := -s -w -X github.com/seed71221737/dev/cmd.Version=$(VERSION)
 LAZY    := dist/lazyschema
 RELEASE := -modfile=$(LAZY)/go.mod -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
-# The program that builds images is embedded, too: docs/adr/0005-build-program.md.
-PROGRAM := -modfile=$(LAZY)/go.mod -trimpath -buildvcs=false -ldflags=-s\ -w
+# The programs for builds and host agents are embedded, too: docs/adr/0005-programs.md.
+CARRIED := -modfile=$(LAZY)/go.mod -trimpath -buildvcs=false "-ldflags=$(LDFLAGS)"
 
 # The engine's bundle is embedded where it can run: on Linux, once `make engine` has made it.
 BUNDLE := engine-linux-$(GOARCH).tar.zst
 
 .DEFAULT_GOAL := build
-.PHONY: help build engine bundle demo demo-test test peers cross bench bench-vm lint fmt man clean deps lazyschema
+.PHONY: help build engine bundle demo demo-test demo-vm test peers cross bench bench-vm lint fmt man clean deps lazyschema
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: lazyschema ## build bin/dev, with what builds images inside it, and the engine if `make engine` has made one
+build: lazyschema ## build bin/dev, with its other programs inside it, and the engine if `make engine` has made one
 	@mkdir -p bin
-	@$(GO) run ./hack/builder -os $(GOOS) -arch $(GOARCH) -o dist/builder-$(GOOS)-$(GOARCH) -- $(PROGRAM)
+	@$(GO) run ./hack/carry -os $(GOOS) -arch $(GOARCH) -o dist/carried-$(GOOS)-$(GOARCH) -- $(CARRIED)
 	@if [ '$(GOOS)' = linux ] && [ -f 'dist/$(BUNDLE)' ]; then \
 		ln -f 'dist/$(BUNDLE)' 'engine/native/$(BUNDLE)' && set -- -tags bundle; \
 	fi; \
-	CGO_ENABLED=0 $(GO) build $(RELEASE) -overlay=dist/builder-$(GOOS)-$(GOARCH)/overlay.json "$$@" -o bin/ ./cmd/dev
+	CGO_ENABLED=0 $(GO) build $(RELEASE) -overlay=dist/carried-$(GOOS)-$(GOARCH)/overlay.json "$$@" -o bin/ ./cmd/dev
 	@echo "built bin/dev $(VERSION)"
 
 engine: deps ## build the engine that dev carries into dist/ (ARCH=amd64, arm64 or all); nothing to do if it is up to date
@@ -51,6 +51,10 @@ demo: deps engine build ## build all, run examples/guestbook with bin/dev and sh
 demo-test: deps engine build ## the demo under another project name and port, taken down afterwards
 	$(GO) run ./hack/demo -test
 
+demo-vm: deps engine build ## the example in a virtual machine under QEMU, with a folder of this host in it; the machine is removed afterwards
+	@hack/deps.sh machines
+	$(GO) run ./hack/demo -vm
+
 test: deps peers ## everything that proves the product; says at the end what ran and what was skipped
 	DEV_TEST_COMPOSE='$(CURDIR)/dist/peers/docker-compose' DEV_TEST_DOCKER='$(CURDIR)/dist/peers/docker' $(GO) run ./hack/check
 
@@ -63,8 +67,8 @@ cross: lazyschema ## cross-compile for linux, darwin and windows on amd64 and ar
 	@set -e; for p in $(PLATFORMS); do \
 		os=$${p%/*}; arch=$${p#*/}; ext=; [ $$os != windows ] || ext=.exe; \
 		echo "build dist/dev-$$os-$$arch$$ext"; \
-		$(GO) run ./hack/builder -os $$os -arch $$arch -o dist/builder-$$os-$$arch -- $(PROGRAM); \
-		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) build $(RELEASE) -overlay=dist/builder-$$os-$$arch/overlay.json -o dist/dev-$$os-$$arch$$ext ./cmd/dev; \
+		$(GO) run ./hack/carry -os $$os -arch $$arch -o dist/carried-$$os-$$arch -- $(CARRIED); \
+		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) build $(RELEASE) -overlay=dist/carried-$$os-$$arch/overlay.json -o dist/dev-$$os-$$arch$$ext ./cmd/dev; \
 	done
 	@set -e; for os in darwin windows; do echo "vet for $$os"; CGO_ENABLED=0 GOOS=$$os $(GO) vet ./...; done
 

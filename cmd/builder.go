@@ -8,11 +8,15 @@ import (
 	"github.com/seed71221737/dev/engine"
 	"github.com/seed71221737/dev/engine/build"
 	"github.com/seed71221737/dev/engine/config"
+	"github.com/seed71221737/dev/internal/program"
 )
 
-// newBuilder makes what builds images with an engine. What cannot be found out here is missed, and told, by the first build.
-func (a *app) newBuilder(b engine.Backend) engine.Builder {
+// carried says where dev's other programs are. What cannot be found out here is missed, and told, by who needs one.
+func (a *app) carried() program.Options {
 	exe, _ := os.Executable()
 	dir, _ := config.Dir(a.getenv)
-	return build.New(build.Options{Environ: a.env, Executable: exe, Dir: dir})(b)
+	return program.Options{Environ: a.env, Executable: exe, Dir: dir}
 }
+
+// newBuilder makes what builds images with an engine.
+func (a *app) newBuilder(b engine.Backend) engine.Builder { return build.New(a.carried())(b) }

@@ -15,12 +15,16 @@ import (
 
 	"github.com/seed71221737/dev/engine/build/buildkit"
 	"github.com/seed71221737/dev/engine/enginetest"
+	"github.com/seed71221737/dev/machine/serve"
 )
 
-// TestMain lets scripts run this test binary as `dev` and `docker-compose`, and gives the others an engine of their own (see enginetest).
+// TestMain lets scripts run this test binary as `dev`, `docker-compose` and dev's other programs, and gives the others an engine of their own (see enginetest).
 func TestMain(m *testing.M) {
 	run := func() { os.Exit(Main()) }
-	programs := map[string]func(){"dev": run, "docker-compose": run, "dev-build": func() { os.Exit(buildkit.Main()) }}
+	programs := map[string]func(){
+		"dev": run, "docker-compose": run,
+		"dev-build": func() { os.Exit(buildkit.Main()) }, "dev-hostagent": func() { os.Exit(MainWith(serve.Serve)) },
+	}
 	if programs[filepath.Base(os.Args[0])] == nil {
 		enginetest.Isolate()
 		peer = findPeer()

@@ -39,8 +39,9 @@ type app struct {
 	// dockerName is the name that docker compose has where the program stands in for it, else empty.
 	dockerName string
 	// fetcher fetches Compose files, once one is asked for; offline forbids it: nothing is fetched to complete a word.
-	fetcher *remote.Fetcher
-	offline bool
+	fetcher      *remote.Fetcher
+	offline      bool
+	serveMachine ServeMachine
 	// interrupts tells of Ctrl-C; nil in tests.
 	interrupts *interrupts
 	// machine is the machine whose engine serves this command; nil for any other engine.
@@ -64,7 +65,10 @@ type app struct {
 }
 
 // Main runs the command line of this process and returns its exit code.
-func Main() int {
+func Main() int { return MainWith(nil) }
+
+// MainWith is Main in a program that links the body of a host agent; nil is none.
+func MainWith(serve ServeMachine) int {
 	// Most commands live for milliseconds and allocate a few megabytes. At Go's default the collector runs three times in that, which costs
 	// as much processor time as the command itself; with this it hardly ever runs, and a long command's heap stays small all the same.
 	debug.SetGCPercent(400)
@@ -74,7 +78,7 @@ func Main() int {
 	if err != nil {
 		cwd = "."
 	}
-	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Environ(), cwd: cwd, program: os.Args[0]}
+	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Environ(), cwd: cwd, program: os.Args[0], serveMachine: serve}
 	defer a.restoreTerminal()
 	ctx, interrupts, stop := handleInterrupts(context.Background(), func() {
 		a.restoreTerminal()

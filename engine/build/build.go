@@ -3,7 +3,7 @@
 // Package build builds a service's image with the BuildKit inside the engine.
 //
 // A build's settings become a request, which is data and pure (request.go). It is solved by a program of its own, dev-build (package buildkit),
-// because BuildKit's client costs every process that links it; the program is found or unpacked (program.go) and started at the first build, is
+// because BuildKit's client costs every process that links it; the program is found or unpacked (package program) and started at the first build, is
 // spoken to over its standard input and output (package wire), and ends with the builder. It asks back for what stays here: connections to the
 // engine and registry credentials. All builds of one [engine.Client] share the program and may run side by side.
 //
@@ -20,6 +20,7 @@ import (
 	"github.com/seed71221737/dev/compose"
 	"github.com/seed71221737/dev/engine"
 	"github.com/seed71221737/dev/engine/build/wire"
+	"github.com/seed71221737/dev/internal/program"
 )
 
 // Status is what a build's progress tells, with what it is made of.
@@ -33,29 +34,20 @@ type (
 // lastWords is how long a cancelled build may take to say how its steps ended.
 const lastWords = 15 * time.Second
 
-// Options say where the build program is.
-type Options struct {
-	// Environ is the process's environment, as os.Environ returns it; the program gets it, for its SSH_AUTH_SOCK.
-	Environ []string
-	// Executable is the file of this program, beside which the build program may lie.
-	Executable string
-	// Dir is the user's folder, in which the build program is unpacked.
-	Dir string
-}
-
 // builder implements [engine.Builder].
 type builder struct {
-	options Options
+	options program.Options
 	backend engine.Backend
 
 	mu      sync.Mutex
-	program *process
+	process *process
 }
 
 var _ engine.Builder = (*builder)(nil)
 
 // New returns what makes a builder on an engine; it fits [engine.Options].NewBuilder. A builder does nothing until the first build.
-func New(o Options) func(engine.Backend) engine.Builder {
+// The program gets the environment of o, for its SSH_AUTH_SOCK.
+func New(o program.Options) func(engine.Backend) engine.Builder {
 	return func(b engine.Backend) engine.Builder { return &builder{options: o, backend: b} }
 }
 
@@ -65,11 +57,11 @@ func (b *builder) Build(ctx context.Context, spec compose.BuildSpec, progress fu
 	if err != nil {
 		return compose.Result{}, err
 	}
-	program, err := b.start()
+	process, err := b.start()
 	if err != nil {
 		return compose.Result{}, fmt.Errorf("build the image of service %q: %w", spec.Service, err)
 	}
-	last, err := program.build(ctx, req, progress)
+	last, err := process.build(ctx, req, progress)
 	switch {
 	case ctx.Err() != nil:
 		return compose.Result{}, context.Cause(ctx)
@@ -85,11 +77,11 @@ func (b *builder) Build(ctx context.Context, spec compose.BuildSpec, progress fu
 func (b *builder) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.program == nil {
+	if b.process == nil {
 		return nil
 	}
-	err := b.program.close()
-	b.program = nil
+	err := b.process.close()
+	b.process = nil
 	return err
 }
 
@@ -97,14 +89,14 @@ func (b *builder) Close() error {
 func (b *builder) start() (*process, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.program != nil && b.program.runs() {
-		return b.program, nil
+	if b.process != nil && b.process.runs() {
+		return b.process, nil
 	}
-	if b.program != nil {
-		_ = b.program.close() // the builds that it took with it have told
-		b.program = nil
+	if b.process != nil {
+		_ = b.process.close() // the builds that it took with it have told
+		b.process = nil
 	}
-	name, err := findProgram(b.options)
+	name, err := program.Build().Find(b.options)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +104,7 @@ func (b *builder) start() (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.program = p
+	b.process = p
 	return p, nil
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/seed71221737/dev/engine/build"
 	"github.com/seed71221737/dev/engine/build/buildkit"
 	"github.com/seed71221737/dev/engine/enginetest"
+	"github.com/seed71221737/dev/internal/program"
 )
 
 const base = "busybox:build-test"
@@ -40,7 +41,7 @@ func open(t *testing.T) (*engine.Client, *client.Client) {
 	e := enginetest.Start(t)
 	api := e.Client(t)
 	enginetest.BusyboxImage(t, api, base)
-	c, err := engine.Open(engine.Options{Host: e.Host, NewBuilder: build.New(program(t))})
+	c, err := engine.Open(engine.Options{Host: e.Host, NewBuilder: build.New(thisBinary(t))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,14 +49,14 @@ func open(t *testing.T) (*engine.Client, *client.Client) {
 	return c, api
 }
 
-// program is this test binary as the build program.
-func program(t *testing.T) build.Options {
+// thisBinary is this test binary as the build program.
+func thisBinary(t *testing.T) program.Options {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return build.Options{Environ: append(os.Environ(), "BUILD_TEST_PROGRAM=1", "DEV_BUILD_PROGRAM="+exe)}
+	return program.Options{Environ: append(os.Environ(), "BUILD_TEST_PROGRAM=1", "DEV_BUILD_PROGRAM="+exe)}
 }
 
 func folder(t *testing.T, files map[string]string) string {

@@ -1,11 +1,11 @@
 // Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
 
-// Command builder makes the build program that release builds of dev carry (docs/adr/0005-build-program.md), and a file for `go build -overlay` that
-// puts it in the place of the empty one. Usage, from the repository's root:
+// Command carry makes the programs that release builds of dev carry (package program), and a file for `go build -overlay` that puts them in the
+// place of the empty ones. Usage, from the repository's root:
 //
-//	builder -os OS -arch ARCH -o FOLDER [BUILD FLAG...]
+//	carry -os OS -arch ARCH -o FOLDER [BUILD FLAG...]
 //
-// The folder gets dev-build, program.bin and overlay.json. What has not changed is not written again.
+// The folder gets the programs, what is carried of them, and overlay.json. What has not changed is not written again.
 package main
 
 import (
@@ -24,20 +24,21 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/seed71221737/dev/engine/native/atomicfile"
+	"github.com/seed71221737/dev/internal/program"
 )
 
-// placeholder is the file in whose place the program is put.
-const placeholder = "engine/build/program.bin"
+// place is the folder of the empty files.
+const place = "internal/program"
 
 func main() {
 	goos := flag.String("os", runtime.GOOS, "system to build for")
 	arch := flag.String("arch", runtime.GOARCH, "architecture to build for")
-	dir := flag.String("o", "", "folder for the result")
+	dir := flag.String("o", "", "folder for the results")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := run(ctx, *goos, *arch, *dir, flag.Args()); err != nil {
-		fmt.Fprintln(os.Stderr, "builder:", err)
+		fmt.Fprintln(os.Stderr, "carry:", err)
 		stop()
 		os.Exit(1)
 	}
@@ -48,40 +49,43 @@ func run(ctx context.Context, goos, arch, dir string, flags []string) error {
 	if err != nil {
 		return err
 	}
-	program := filepath.Join(dir, "dev-build")
-	if err := compile(ctx, goos, arch, program, flags); err != nil {
-		return err
+	replace := map[string]string{}
+	for _, p := range []program.Program{program.Build(), program.HostAgent()} {
+		built := filepath.Join(dir, p.Name)
+		if err := compile(ctx, goos, arch, built, p.Name, flags); err != nil {
+			return err
+		}
+		if err := pack(built, built+".bin"); err != nil {
+			return err
+		}
+		at, err := filepath.Abs(filepath.Join(place, p.Name+".bin"))
+		if err != nil {
+			return err
+		}
+		replace[at] = built + ".bin"
 	}
-	packed := filepath.Join(dir, "program.bin")
-	if err := pack(program, packed); err != nil {
-		return err
-	}
-	at, err := filepath.Abs(placeholder)
-	if err != nil {
-		return err
-	}
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {at: packed}})
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": replace})
 	if err != nil {
 		return err
 	}
 	return atomicfile.Write(filepath.Join(dir, "overlay.json"), overlay, 0o644)
 }
 
-// compile builds the program for a system.
-func compile(ctx context.Context, goos, arch, program string, flags []string) error {
+// compile builds a program for a system.
+func compile(ctx context.Context, goos, arch, built, name string, flags []string) error {
 	args := append([]string{"build"}, flags...)
-	cmd := exec.CommandContext(ctx, "go", append(args, "-o", program, "./cmd/dev-build")...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "-o", built, "./cmd/"+name)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+goos, "GOARCH="+arch)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("go build ./cmd/dev-build for %s/%s: %w", goos, arch, err)
+		return fmt.Errorf("go build ./cmd/%s for %s/%s: %w", name, goos, arch, err)
 	}
 	return nil
 }
 
 // pack writes a program as dev carries it: its SHA-256, then itself, compressed.
-func pack(program, packed string) error {
-	content, err := os.ReadFile(program)
+func pack(built, packed string) error {
+	content, err := os.ReadFile(built)
 	if err != nil {
 		return err
 	}
