@@ -3,6 +3,8 @@
 package cmd
 
 import (
+	"context"
+	"encoding/json"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -43,6 +45,9 @@ needs another. Images of services without one are left alone.`,
 				return err
 			}
 			o.Services = args
+			if o.print {
+				return a.printBake(c.Context(), o, args)
+			}
 			return a.runImagesPlan(c.Context(), imagesPlan{
 				heading: "build", services: args, quiet: o.quiet, all: true,
 				plan: func(p *types.Project, have compose.Snapshot, proxies map[string]string) (compose.Plan, error) {
@@ -65,7 +70,7 @@ needs another. Images of services without one are left alone.`,
 	f.StringVarP(&o.memory, "memory", "m", "", "has no effect with BuildKit")
 	f.StringVar(&o.builder, "builder", "", "builder to use (not there yet: the engine builds)")
 	f.BoolVar(&o.check, "check", false, "check the build only (not there yet)")
-	f.BoolVar(&o.print, "print", false, "show what is built as a bake file (not there yet)")
+	f.BoolVar(&o.print, "print", false, "show the builds as a file for docker buildx bake, and build nothing")
 	f.StringVar(&o.progress, "progress", "", "how to show progress; better before the command")
 	for _, name := range []string{"parallel", "compress", "force-rm", "no-rm"} {
 		f.BoolVar(&o.older, name, false, "has no effect")
@@ -80,8 +85,6 @@ func (o *buildOptions) settle() error {
 	switch {
 	case o.check:
 		return notYet("build --check", "")
-	case o.print:
-		return notYet("build --print", "")
 	case o.builder != "" && o.builder != "default":
 		return notYet("build --builder", "leave it out: the engine builds")
 	}
@@ -95,4 +98,26 @@ func (o *buildOptions) settle() error {
 		o.Build.Args = types.NewMappingWithEquals(o.args)
 	}
 	return nil
+}
+
+// printBake shows the builds as a bake file.
+func (a *app) printBake(ctx context.Context, o buildOptions, services []string) error {
+	p, err := a.load(ctx)
+	if err != nil {
+		return err
+	}
+	if err := checkServices(p, services); err != nil {
+		return err
+	}
+	if p, err = p.WithServicesEnabled(services...); err != nil {
+		return err
+	}
+	bake, err := compose.NewBakeFile(p, services, o.BuildPlanOptions)
+	if err != nil {
+		return err
+	}
+	e := json.NewEncoder(a.out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(bake)
 }
