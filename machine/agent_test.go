@@ -178,8 +178,8 @@ func (a *standInAgent) handler() http.Handler {
 		json.NewEncoder(w).Encode(status)
 	})
 	mux.HandleFunc("GET /v1/events", a.events)
-	mux.HandleFunc("POST /v1/stop", func(http.ResponseWriter, *http.Request) { a.orders <- "stop" })
-	mux.HandleFunc("POST /v1/kill", func(http.ResponseWriter, *http.Request) { a.orders <- "kill" })
+	mux.HandleFunc("POST /v1/stop", func(http.ResponseWriter, *http.Request) { a.set(hostagent.Stopping, "", ""); a.orders <- "stop" })
+	mux.HandleFunc("POST /v1/kill", func(http.ResponseWriter, *http.Request) { a.set(hostagent.Stopping, "", ""); a.orders <- "kill" })
 	return mux
 }
 
@@ -272,7 +272,6 @@ func (a *standInAgent) serve(ctx context.Context, vm hostagent.VM) error {
 			a.set(hostagent.Stopped, "", "")
 			return vm.Err()
 		case order := <-a.orders:
-			a.set(hostagent.Stopping, "", "")
 			if order == "kill" {
 				if err := vm.Kill(ctx); err != nil {
 					return err
@@ -370,11 +369,18 @@ func details(err error) string {
 	return ""
 }
 
+// phase waits for a phase: a process that was killed takes a moment to be gone.
 func (h *home) phase(m *machine.Machine, want machine.Phase) machine.Status {
 	h.t.Helper()
-	status := m.Status(h.ctx())
-	if status.Phase != want {
-		h.t.Fatalf("phase is %q, want %q; problems: %v", status.Phase, want, status.Problems)
+	ctx := h.ctx()
+	for {
+		status := m.Status(ctx)
+		if status.Phase == want {
+			return status
+		}
+		if ctx.Err() != nil {
+			h.t.Fatalf("phase is %q, want %q; problems: %v", status.Phase, want, status.Problems)
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
-	return status
 }

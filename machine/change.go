@@ -41,7 +41,7 @@ func (m *Machine) Edit(ctx context.Context, change func(*Spec) error) (restart b
 			return err
 		}
 		m.Spec = next
-		restart, err = m.Dir.agentAlive()
+		restart, err = m.agentRuns(ctx)
 		return err
 	})
 	return restart, err
@@ -93,11 +93,11 @@ func (m *Machine) Provision(ctx context.Context, o StopOptions, sink Sink) error
 	if _, err := m.RegenerateCertificates(ctx, RegenerateOptions{}); err != nil {
 		return err
 	}
-	alive, err := m.Dir.agentAlive()
+	runs, err := m.agentRuns(ctx)
 	if err != nil {
 		return err
 	}
-	if !alive {
+	if !runs {
 		return m.Start(ctx, sink)
 	}
 	return m.Restart(ctx, o, sink)
@@ -106,7 +106,7 @@ func (m *Machine) Provision(ctx context.Context, o StopOptions, sink Sink) error
 // Upgrade moves the machine to an image (a tag, or the beginning of a digest; empty for DefaultImage). Its data stays. A machine that runs is
 // restarted; if it does not start with the new image it gets the old one back.
 func (m *Machine) Upgrade(ctx context.Context, image string, sink Sink) (changed bool, err error) {
-	running, err := m.Dir.agentAlive()
+	running, err := m.agentRuns(ctx)
 	if err != nil {
 		return false, err
 	}

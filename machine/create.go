@@ -54,7 +54,8 @@ func (s *Store) make(ctx context.Context, name string, spec Spec, sink Sink) err
 		return err
 	}
 	defer unlock()
-	s.sweep()
+	s.sweep(name)
+	s.sweepUses(ctx, name)
 	if err := s.checkFree(name); err != nil {
 		return err
 	}
@@ -223,8 +224,8 @@ func (s *Store) aside(name string) string {
 	return filepath.Join(s.Dir, tmpPrefix+name+"-"+strings.ToLower(rand.Text()[:10]))
 }
 
-// sweep removes what crashes left of machines that nobody is working on now. It is best effort.
-func (s *Store) sweep() {
+// sweep removes what crashes left of machines that nobody is working on now, besides the caller, who holds the lock of one. It is best effort.
+func (s *Store) sweep(locked string) {
 	entries, err := os.ReadDir(s.Dir)
 	if err != nil {
 		return
@@ -235,18 +236,52 @@ func (s *Store) sweep() {
 		if !ok || end < 0 {
 			continue
 		}
-		s.sweepOne(e.Name(), rest[:end])
+		s.sweepOne(e.Name(), rest[:end], locked)
 	}
 }
 
 // sweepOne removes one folder under the lock of its machine; where another command holds it, the folder is that command's.
-func (s *Store) sweepOne(folder, name string) {
-	unlock, ok := s.tryLock(name)
-	if !ok {
-		return
+func (s *Store) sweepOne(folder, name, locked string) {
+	if name != locked {
+		unlock, ok := s.tryLock(name)
+		if !ok {
+			return
+		}
+		defer unlock()
 	}
-	defer unlock()
 	if err := os.RemoveAll(filepath.Join(s.Dir, folder)); err != nil {
 		s.Logger.Warn("remove what a crash left", "folder", folder, "error", err)
+	}
+}
+
+// sweepUses takes back the use of images by machines that were never made, or whose removal was cut off.
+func (s *Store) sweepUses(ctx context.Context, locked string) {
+	images, err := s.Images.List()
+	if err != nil {
+		return // whoever needs an image says it
+	}
+	for _, image := range images {
+		for _, user := range image.Users {
+			s.sweepUse(ctx, image.Digest, user, locked)
+		}
+	}
+}
+
+func (s *Store) sweepUse(ctx context.Context, digest, user, locked string) {
+	if CheckName(user) != nil {
+		return // not a machine's
+	}
+	if user != locked {
+		unlock, ok := s.tryLock(user)
+		if !ok {
+			return
+		}
+		defer unlock()
+	}
+	if _, err := os.Stat(string(s.dir(user))); !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err := s.Images.Release(ctx, digest, user); err != nil {
+		s.Logger.Warn("take back the use of an image", "image", digest, "machine", user, "error", err)
 	}
 }

@@ -119,10 +119,15 @@ func (e *agentEndedError) Unwrap() error { return e.exit }
 // agentCommand is the command line that serves this machine.
 func (m *Machine) agentCommand() []string { return append(slices.Clone(m.store.Agent), m.Name) }
 
+// agentProcesses are the processes with the agent's command line.
+func (m *Machine) agentProcesses(ctx context.Context) ([]process.Process, error) {
+	want := m.agentCommand()[1:]
+	return process.Find(ctx, func(args []string) bool { return slices.Equal(args[1:], want) })
+}
+
 // killAgent ends an agent that does not answer, known by its command line, and waits for the lock that it held.
 func (m *Machine) killAgent(ctx context.Context) error {
-	want := m.agentCommand()[1:]
-	found, err := process.Find(ctx, func(args []string) bool { return slices.Equal(args[1:], want) })
+	found, err := m.agentProcesses(ctx)
 	if err != nil {
 		return err
 	}
@@ -134,7 +139,7 @@ func (m *Machine) killAgent(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, endPatience)
 	defer cancel()
-	if err := m.Dir.awaitAgentEnd(ctx); err != nil {
+	if err := m.awaitAgentEnd(ctx); err != nil {
 		return fmt.Errorf("end the host agent of machine %q: a process that is not known holds %q: %w", m.Name, m.Dir.RunLock(), err)
 	}
 	return nil

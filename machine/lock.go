@@ -60,13 +60,24 @@ func (d Dir) agentAlive() (bool, error) {
 	return !free, errors.Join(l.Unlock(), l.Close())
 }
 
-// awaitAgentEnd waits until no process holds the run lock.
-func (d Dir) awaitAgentEnd(ctx context.Context) error {
+// agentRuns says whether the machine has an agent: a process that holds the run lock, or one that was started to take it and has not yet. Without
+// the second, a command could see no agent while one is on its way, and that one would serve the machine after all.
+func (m *Machine) agentRuns(ctx context.Context) (bool, error) {
+	alive, err := m.Dir.agentAlive()
+	if err != nil || alive {
+		return alive, err
+	}
+	found, err := m.agentProcesses(ctx)
+	return len(found) > 0, err
+}
+
+// awaitAgentEnd waits until the machine has no agent.
+func (m *Machine) awaitAgentEnd(ctx context.Context) error {
 	tick := time.NewTicker(lockPause)
 	defer tick.Stop()
 	for {
-		alive, err := d.agentAlive()
-		if err != nil || !alive {
+		runs, err := m.agentRuns(ctx)
+		if err != nil || !runs {
 			return err
 		}
 		select {

@@ -67,8 +67,8 @@ func (m *Machine) settle(ctx context.Context, sink Sink) (*hostagent.Status, err
 			sink.say(m.Name, "waiting for the machine to stop")
 			return nil, m.outwait(ctx)
 		}
-		alive, err := m.Dir.agentAlive()
-		if err != nil || !alive {
+		runs, err := m.agentRuns(ctx)
+		if err != nil || !runs {
 			return nil, err
 		}
 		select {
@@ -86,7 +86,7 @@ func (m *Machine) settle(ctx context.Context, sink Sink) (*hostagent.Status, err
 func (m *Machine) outwait(ctx context.Context) error {
 	wait, cancel := context.WithTimeout(ctx, endPatience+stopGrace)
 	defer cancel()
-	if err := m.Dir.awaitAgentEnd(wait); err != nil && ctx.Err() == nil {
+	if err := m.awaitAgentEnd(wait); err != nil && ctx.Err() == nil {
 		return m.killAgent(ctx)
 	}
 	return ctx.Err()
@@ -160,7 +160,7 @@ func (m *Machine) follow(ctx context.Context, sink Sink, begin time.Time) error 
 func (m *Machine) awaitFailed(ctx context.Context) {
 	wait, cancel := context.WithTimeout(ctx, endPatience)
 	defer cancel()
-	if err := m.Dir.awaitAgentEnd(wait); err != nil {
+	if err := m.awaitAgentEnd(wait); err != nil {
 		m.store.Logger.Warn("wait for the end of a host agent whose start failed", "machine", m.Name, "error", err)
 	}
 }

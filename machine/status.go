@@ -62,19 +62,34 @@ func Statuses(ctx context.Context, machines []*Machine) []Status {
 func (m *Machine) Status(ctx context.Context) Status {
 	ctx, cancel := context.WithTimeout(ctx, answerPatience)
 	defer cancel()
-	agent, err := m.Agent().Status(ctx)
-	if err == nil {
-		return m.fromAgent(agent)
+	tick := time.NewTicker(lockPause)
+	defer tick.Stop()
+	for {
+		agent, err := m.Agent().Status(ctx)
+		if err == nil {
+			return m.fromAgent(agent)
+		}
+		alive, lockErr := m.Dir.agentAlive()
+		switch {
+		case lockErr != nil:
+			return Status{Phase: PhaseBroken, Problems: append(m.problems(), lockErr)}
+		case !alive:
+			return m.withoutAgent(ctx)
+		case errors.Is(err, hostagent.ErrNotRunning):
+			return Status{Phase: PhaseStarting, Problems: m.problems()} // before it serves its socket, or after it closed it
+		case ctx.Err() != nil:
+			return Status{Phase: PhaseBroken, Problems: append(m.problems(), &hungError{name: m.Name, err: err})}
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C: // it was about to end
+		}
 	}
-	alive, lockErr := m.Dir.agentAlive()
-	switch {
-	case lockErr != nil:
-		return Status{Phase: PhaseBroken, Problems: append(m.problems(), lockErr)}
-	case alive && errors.Is(err, hostagent.ErrNotRunning):
-		return Status{Phase: PhaseStarting, Problems: m.problems()} // before it serves its socket, or after it closed it
-	case alive:
-		return Status{Phase: PhaseBroken, Problems: append(m.problems(), &hungError{name: m.Name, err: err})}
-	case m.leftovers():
+}
+
+// withoutAgent is the status of a machine without an agent.
+func (m *Machine) withoutAgent(ctx context.Context) Status {
+	if m.leftovers() {
 		if vm, err := m.orphan(ctx); err == nil && vm != nil {
 			return Status{Phase: PhaseBroken, Problems: append(m.problems(), &orphanError{name: m.Name})}
 		}

@@ -66,11 +66,11 @@ func (m *Machine) underLock(ctx context.Context, sink Sink, f func() error) erro
 
 // stop is Stop under the lock.
 func (m *Machine) stop(ctx context.Context, o StopOptions, sink Sink) error {
-	alive, err := m.Dir.agentAlive()
+	runs, err := m.agentRuns(ctx)
 	if err != nil {
 		return err
 	}
-	if alive {
+	if runs {
 		sink.say(m.Name, "stopping the machine")
 		if err := m.orderStop(ctx, o.grace()); err != nil {
 			if ctx.Err() != nil {
@@ -90,9 +90,9 @@ func (m *Machine) orderStop(ctx context.Context, grace time.Duration) error {
 	tick := time.NewTicker(lockPause)
 	defer tick.Stop()
 	for err := m.Agent().Stop(ask, grace); err != nil; err = m.Agent().Stop(ask, grace) {
-		alive, lockErr := m.Dir.agentAlive()
-		if lockErr != nil || !alive {
-			return lockErr
+		runs, lookErr := m.agentRuns(ctx)
+		if lookErr != nil || !runs {
+			return lookErr
 		}
 		if !errors.Is(err, hostagent.ErrNotRunning) {
 			return err // it is there and does not answer
@@ -106,7 +106,7 @@ func (m *Machine) orderStop(ctx context.Context, grace time.Duration) error {
 	limit := grace + stopMargin
 	wait, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if err := m.Dir.awaitAgentEnd(wait); err != nil {
+	if err := m.awaitAgentEnd(wait); err != nil {
 		return fmt.Errorf("its host agent did not end within %s: %w", limit, err)
 	}
 	return nil
@@ -123,15 +123,15 @@ func (m *Machine) orderKill(ctx context.Context) {
 
 // kill is Kill under the lock: the agent first in order, then by force, then a VM that it left.
 func (m *Machine) kill(ctx context.Context) error {
-	alive, err := m.Dir.agentAlive()
+	runs, err := m.agentRuns(ctx)
 	if err != nil {
 		return err
 	}
-	if alive {
+	if runs {
 		m.orderKill(ctx)
 		wait, cancel := context.WithTimeout(ctx, killPatience)
 		defer cancel()
-		if m.Dir.awaitAgentEnd(wait) != nil {
+		if m.awaitAgentEnd(wait) != nil {
 			if err := m.killAgent(ctx); err != nil {
 				return err
 			}
@@ -141,7 +141,7 @@ func (m *Machine) kill(ctx context.Context) error {
 }
 
 // killPatience is how long an agent may take to kill its VM and end before it is killed itself.
-const killPatience = 10 * time.Second
+const killPatience = 5 * time.Second
 
 // clear ends a VM without an agent, in order if there is grace, and removes stale sockets. No agent runs.
 func (m *Machine) clear(ctx context.Context, grace time.Duration, sink Sink) error {

@@ -316,7 +316,9 @@ func (s *Store) users(digest string) ([]string, error) {
 	}
 	var users []string
 	for _, e := range entries {
-		users = append(users, e.Name())
+		if !strings.HasPrefix(e.Name(), ".") { // a note that a crash left half written
+			users = append(users, e.Name())
+		}
 	}
 	return users, nil
 }

@@ -89,10 +89,11 @@ func (d *Driver) accelerator(ctx context.Context, program string, spec machine.S
 }
 
 func (d *Driver) say(text string) {
-	d.Logger.Warn(text)
-	if d.Say != nil {
-		d.Say(text)
+	if d.Say == nil {
+		d.Logger.Warn(text)
+		return
 	}
+	d.Say(text)
 }
 
 // prove runs the tiny guest unless its answer is known, and says whether it did.
