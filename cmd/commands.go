@@ -86,13 +86,13 @@ func (a *app) composeCommands() []*cobra.Command {
 		newWhyCommand(a),
 		newTopCommand(a), newStatsCommand(a), newVolumesCommand(a), newWaitCommand(a),
 		newBuildCommand(a), newPullCommand(a), newPushCommand(a), newPublishCommand(a), newImagesCommand(a), newCommitCommand(a), newExportCommand(a),
-		newVersionCommand(a),
+		newVersionCommand(a), newAlphaCommand(a),
 	}
 }
 
 // notYetCommands are docker compose's commands that dev does not have yet.
 var notYetCommands = map[string]string{
-	"bridge": "",
+	"bridge": "docker compose bridge converts to Kubernetes", "generate": "",
 }
 
 func unknownCommand(c *cobra.Command, name string) error {

@@ -115,7 +115,15 @@ func TestEveryFlagOfDockerCompose(t *testing.T) {
 			"menu no-attach no-build no-color no-deps no-log-prefix no-recreate no-start pull quiet-build quiet-pull remove-orphans renew-anon-volumes scale " +
 			"timeout timestamps wait wait-timeout watch yes",
 		"version": "format short",
-		"pause":   "", "unpause": "",
+		"pause":   "", "unpause": "", "top": "",
+		"commit":  "author change index message pause",
+		"cp":      "all archive follow-link index",
+		"export":  "index output",
+		"publish": "app oci-version resolve-image-digests with-env yes",
+		"push":    "ignore-push-failures include-deps quiet",
+		"stats":   "all format no-stream no-trunc",
+		"volumes": "format quiet",
+		"wait":    "down-project",
 	} {
 		for _, path := range [][]string{{command}, {"compose", command}} {
 			if command == "" {
