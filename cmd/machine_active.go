@@ -66,7 +66,7 @@ func (a *app) startMachine(ctx context.Context, choice endpoint.Choice, start bo
 	a.say(fmt.Sprintf("Starting machine %q, whose engine is in use …", one.Name))
 	if err := one.Start(ctx, m.tell()); err != nil {
 		m.showStartFailure(err)
-		return choice, preCreate(err)
+		return choice, err
 	}
 	a.machine = one
 	return choice, nil

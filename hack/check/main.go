@@ -63,6 +63,7 @@ func steps(fuzztime time.Duration) []step {
 		{"tests that need root", rootTests},
 		{"nested modules", nestedTests},
 		{"virtual machines", machines},
+		{"demo in a virtual machine", machineDemo},
 		{"fuzz", func(ctx context.Context, r *report) error { return fuzz(ctx, r, fuzztime) }},
 		{"demo", demo},
 	}

@@ -3,7 +3,8 @@
 // Command demo shows dev at work: it brings up examples/guestbook with bin/dev on whatever engine dev chooses, signs the guestbook as a
 // browser would, and shows the page and the row in PostgreSQL. Run it from the repository's root, by `make demo`.
 //
-// With -test it does the same under another project name and port, and takes everything down again.
+// With -test it does the same under another project name and port, and takes everything down again. With -vm it does it in a virtual machine of its
+// own, with a folder of this host in it, and takes that away again; by `make demo-vm`.
 package main
 
 import (
@@ -35,14 +36,25 @@ type demo struct {
 	project string // the example's folder
 	name    string // the project's name; empty: what the file says
 	port    string
-	started bool // the engine was started here
+	env     []string // beside this process's
+	started bool     // the engine was started here
 }
 
 func main() {
+	vm := flag.Bool("vm", false, "use a virtual machine of its own, and take it away at the end")
 	test := flag.Bool("test", false, "use another project name and port, and take everything down at the end")
+	images := flag.String("load", "", "only give the engine the images in this `FILE`: what -vm runs in the machine")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, *test)
+	var err error
+	switch {
+	case *images != "":
+		err = load(ctx, *images)
+	case *vm:
+		err = runMachine(ctx)
+	default:
+		err = run(ctx, *test)
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
@@ -202,6 +214,7 @@ func (d *demo) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, d.dev, args...)
 	cmd.Dir = d.project
 	cmd.Env = append(os.Environ(), "GUESTBOOK_PORT="+d.port)
+	cmd.Env = append(cmd.Env, d.env...)
 	if d.name != "" {
 		cmd.Env = append(cmd.Env, "COMPOSE_PROJECT_NAME="+d.name)
 	}

@@ -15,9 +15,12 @@ import (
 	"time"
 )
 
+// greeting begins the entries that the demo makes.
+const greeting = "hello from make demo, "
+
 // show signs the guestbook, and shows the page and the database.
 func (d *demo) show(ctx context.Context) error {
-	message := "hello from make demo, " + time.Now().UTC().Format("2006-01-02 15:04:05")
+	message := greeting + time.Now().UTC().Format("2006-01-02 15:04:05")
 	address := "http://localhost:" + d.port + "/"
 	heading("Signing the guestbook at " + address)
 	page, err := sign(ctx, address, "Ada", message)

@@ -231,7 +231,19 @@ func dataFolders() error {
 		errs = append(errs, os.MkdirAll(filepath.Join(dataFolder, dir), mode))
 	}
 	errs = append(errs, os.Chmod(filepath.Join(dataFolder, "tmp"), os.ModeSticky|0o777))
+	for name, target := range map[string]string{"run": "/run", "lock": "/run/lock"} {
+		errs = append(errs, runtimeLink(filepath.Join(dataFolder, name), target))
+	}
 	return errors.Join(errs...)
+}
+
+// runtimeLink makes an old name of a folder in memory lead there: containers are given /var/run/docker.sock. A folder in its place, which an engine
+// made when it did not find the link, holds nothing.
+func runtimeLink(name, target string) error {
+	if have, err := os.Readlink(name); err == nil && have == target {
+		return nil
+	}
+	return errors.Join(os.RemoveAll(name), os.Symlink(target, name))
 }
 
 // swap turns on what the seed asks for.
