@@ -50,6 +50,8 @@ type Options struct {
 	// StopGrace is how long an orderly stop may take before the power button is pressed, where the request does not say it; 0: 30 s.
 	StopGrace time.Duration
 	Logger    *slog.Logger
+
+	engineSocket string // in the guest
 }
 
 // Share is a host folder for the guest.
@@ -99,6 +101,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if !o.Subnet.Addr().Is4() || o.Subnet.Bits() > 28 {
 		return o, errors.New("start the host agent: the subnet must be IPv4 with at least 16 addresses")
+	}
+	if o.engineSocket == "" {
+		o.engineSocket = guestDocker
 	}
 	if o.StopGrace == 0 {
 		o.StopGrace = 30 * time.Second

@@ -37,7 +37,7 @@ func (a *agent) serveDocker() error {
 }
 
 func (a *agent) dialDocker(ctx context.Context) (net.Conn, error) {
-	return a.link.dial(ctx, "unix", guestDocker)
+	return a.link.dial(ctx, "unix", a.o.engineSocket)
 }
 
 // dockerURL is a socket's address as Docker's tools take it.

@@ -1,0 +1,337 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	api "github.com/moby/moby/api/types/network"
+	"go.uber.org/goleak"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/seed71221737/dev/hostagent"
+	"github.com/seed71221737/dev/hostagent/network"
+	"github.com/seed71221737/dev/hostagent/network/networktest"
+	guestagent "github.com/seed71221737/dev/vmimage/guest/agent"
+	"github.com/seed71221737/dev/vmimage/guest/proto"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience is what anything may take on a busy machine.
+const patience = 60 * time.Second
+
+// fakeVM is a machine without a virtual machine: a TCP/IP stack on the agent's network socket, the guest's real agent in it, and a fake engine.
+type fakeVM struct {
+	t      testing.TB
+	guest  *networktest.Guest
+	engine *fakeEngine
+	done   chan struct{}
+	off    func() // once
+	err    error
+
+	ignorePowerOff, ignoreButton bool
+	pressed, killed              bool
+	mu                           sync.Mutex
+}
+
+func (v *fakeVM) Done() <-chan struct{} { return v.done }
+func (v *fakeVM) Err() error            { return v.err }
+func (v *fakeVM) PID() int              { return 0 }
+
+func (v *fakeVM) PowerOff(context.Context) error {
+	v.mu.Lock()
+	v.pressed = true
+	v.mu.Unlock()
+	if !v.ignoreButton {
+		v.off()
+	}
+	return nil
+}
+
+func (v *fakeVM) Kill(context.Context) error {
+	v.mu.Lock()
+	v.killed = true
+	v.mu.Unlock()
+	v.off()
+	return nil
+}
+
+func (v *fakeVM) was() (pressed, killed bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.pressed, v.killed
+}
+
+// fakeMachine is a folder with a fakeVM in it.
+type fakeMachine struct {
+	t      *testing.T
+	dir    string
+	o      Options
+	vm     *fakeVM
+	at     network.Addresses
+	client *hostagent.Client
+	ended  chan error
+	cancel context.CancelFunc
+	finish func()
+}
+
+func newFakeMachine(t *testing.T) *fakeMachine {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ha")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	m := &fakeMachine{t: t, dir: dir, at: network.Plan(netip.MustParsePrefix("192.168.127.0/24"))}
+	login, _ := newKeyPair(t)
+	host, hostPEM := newKeyPair(t)
+	m.vm = &fakeVM{t: t, done: make(chan struct{})}
+	m.vm.off = sync.OnceFunc(func() { close(m.vm.done) })
+	m.vm.engine = newFakeEngine(t, filepath.Join(dir, "engine.sock"))
+	m.o = Options{
+		Machine: "test", RunLock: m.file("run.lock"), Control: m.file("agent.sock"), Docker: m.file("docker.sock"), Network: m.file("net.sock"),
+		Console: m.file("console"), Seed: m.file("seed"), MAC: networktest.MAC, Key: login, HostKey: host.PublicKey(),
+		WriteSeed: func(SeedParts) error { return nil }, Logger: slog.New(slog.DiscardHandler), StopGrace: patience,
+		Start: func(_ context.Context, l hostagent.Link) (hostagent.VM, error) {
+			m.boot(l, hostPEM, login)
+			return m.vm, nil
+		},
+		engineSocket: filepath.Join(dir, "engine.sock"),
+	}
+	m.client = hostagent.Dial(m.o.Control)
+	return m
+}
+
+func (m *fakeMachine) file(name string) string { return filepath.Join(m.dir, name) }
+
+// boot attaches the guest and starts its agent.
+func (m *fakeMachine) boot(l hostagent.Link, hostPEM string, login ssh.Signer) {
+	card, err := net.Dial("unix", l.Network)
+	if err != nil {
+		m.t.Error(err)
+		return
+	}
+	m.vm.guest = networktest.NewGuest(m.t, card, m.at.Gateway, mtu, m.at.Guest, m.at.Loopback)
+	listener, err := m.vm.guest.Listen(netip.AddrPortFrom(m.at.Guest, 22))
+	if err != nil {
+		m.t.Error(err)
+		return
+	}
+	server := &guestagent.Server{
+		// Its shell does nothing: what the guest is set up with is not for this system.
+		HostKey: []byte(hostPEM), AuthorizedKeys: ssh.MarshalAuthorizedKey(login.PublicKey()), Shell: "/bin/true", AgentSocket: m.file("keys.sock"),
+		Log: slog.New(slog.DiscardHandler),
+		Control: &guestagent.Control{Program: "fake", StatusFile: m.file("status.json"), LogDir: m.dir, DataDir: m.dir, Docker: m.o.engineSocket, Power: func(bool) error {
+			if !m.vm.ignorePowerOff {
+				m.vm.off()
+			}
+			return nil
+		}, Mount: func(proto.Mount) error { return nil }},
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ctx, listener) }()
+	m.t.Cleanup(func() {
+		m.finish() // asks the guest, which is to be there still
+		cancel()
+		<-served
+	})
+}
+
+// begin starts the agent.
+func (m *fakeMachine) begin() {
+	ctx, cancel := context.WithCancel(context.Background())
+	m.cancel = cancel
+	m.ended = make(chan error, 1)
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		m.ended <- Run(ctx, m.o)
+	}()
+	m.finish = func() {
+		cancel()
+		<-finished
+	}
+	m.t.Cleanup(m.finish)
+}
+
+// run starts the agent and waits until the machine runs.
+func (m *fakeMachine) run() {
+	m.t.Helper()
+	m.begin()
+	m.await("the machine to run", func(s *hostagent.Status) bool { return s.Phase == hostagent.Running })
+}
+
+// await waits for a status.
+func (m *fakeMachine) await(what string, ok func(*hostagent.Status) bool) *hostagent.Status {
+	m.t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		s, err := m.client.Status(context.Background())
+		if err == nil && ok(s) {
+			return s
+		}
+		if time.Now().After(deadline) {
+			m.t.Fatalf("wait for %s: %+v, %v", what, s, err)
+		}
+		select {
+		case err := <-m.ended:
+			m.t.Fatalf("wait for %s: the agent ended: %v", what, err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// end waits for the agent's end.
+func (m *fakeMachine) end() error {
+	m.t.Helper()
+	select {
+	case err := <-m.ended:
+		m.ended <- err
+		return err
+	case <-time.After(patience):
+		m.t.Fatal("the agent does not end")
+		return nil
+	}
+}
+
+// fakeEngine is what the agent asks of the Docker API, on a unix socket.
+type fakeEngine struct {
+	mu         sync.Mutex
+	containers map[string]api.PortMap
+	streams    map[chan events.Message]bool
+}
+
+func newFakeEngine(t testing.TB, socket string) *fakeEngine {
+	t.Helper()
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &fakeEngine{containers: map[string]api.PortMap{}, streams: map[chan events.Message]bool{}}
+	server := &http.Server{Handler: e, ReadHeaderTimeout: patience}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve(l)
+	}()
+	t.Cleanup(func() {
+		_ = server.Close()
+		<-served
+	})
+	return e
+}
+
+func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Api-Version", "1.52")
+	w.Header().Set("Content-Type", "application/json")
+	switch name := filepath.Base(r.URL.Path); {
+	case name == "_ping":
+	case name == "version":
+		_ = json.NewEncoder(w).Encode(map[string]string{"Version": "99.1", "ApiVersion": "1.52"})
+	case name == "events":
+		e.stream(w, r)
+	case name == "echo": // hijacked, as attach is
+		e.echo(w)
+	case name == "json" && filepath.Base(filepath.Dir(r.URL.Path)) == "containers":
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		list := []container.Summary{}
+		for id := range e.containers {
+			list = append(list, container.Summary{ID: id})
+		}
+		_ = json.NewEncoder(w).Encode(list)
+	case name == "json":
+		e.inspect(w, filepath.Base(filepath.Dir(r.URL.Path)))
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+func (e *fakeEngine) inspect(w http.ResponseWriter, id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	ports, ok := e.containers[id]
+	if !ok {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	_ = json.NewEncoder(w).Encode(container.InspectResponse{
+		ID: id, Name: "/" + id, State: &container.State{Running: true}, NetworkSettings: &container.NetworkSettings{Ports: ports},
+	})
+}
+
+func (e *fakeEngine) stream(w http.ResponseWriter, r *http.Request) {
+	c := make(chan events.Message, 16)
+	e.mu.Lock()
+	e.streams[c] = true
+	e.mu.Unlock()
+	defer func() {
+		e.mu.Lock()
+		delete(e.streams, c)
+		e.mu.Unlock()
+	}()
+	_ = http.NewResponseController(w).Flush()
+	for {
+		select {
+		case <-r.Context().Done():
+			return
+		case m := <-c:
+			_ = json.NewEncoder(w).Encode(m)
+			_ = http.NewResponseController(w).Flush()
+		}
+	}
+}
+
+// echo sends back what it gets until the client has said all, and then says goodbye.
+func (e *fakeEngine) echo(w http.ResponseWriter) {
+	conn, buf, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+	_, _ = io.Copy(conn, buf)
+	_, _ = io.WriteString(conn, "bye")
+}
+
+// start starts a container with published ports; stop ends it.
+func (e *fakeEngine) start(id string, ports api.PortMap) {
+	e.change(events.ActionStart, id, func() { e.containers[id] = ports })
+}
+
+func (e *fakeEngine) stop(id string) {
+	e.change(events.ActionDie, id, func() { delete(e.containers, id) })
+}
+
+func (e *fakeEngine) change(action events.Action, id string, f func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f()
+	for c := range e.streams {
+		c <- events.Message{Type: events.ContainerEventType, Action: action, Actor: events.Actor{ID: id}}
+	}
+}
+
+// published is a port map with one binding.
+func published(port, hostIP, hostPort string) api.PortMap {
+	b := api.PortBinding{HostPort: hostPort}
+	if hostIP != "" {
+		b.HostIP = netip.MustParseAddr(hostIP)
+	}
+	return api.PortMap{api.MustParsePort(port): {b}}
+}
