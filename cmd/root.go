@@ -70,8 +70,8 @@ func Main() int { return MainWith(nil) }
 // MainWith is Main in a program that links the body of a host agent; nil is none.
 func MainWith(serve ServeMachine) int {
 	// Most commands live for milliseconds and allocate a few megabytes. At Go's default the collector runs three times in that, which costs
-	// as much processor time as the command itself; with this it hardly ever runs, and a long command's heap stays small all the same.
-	debug.SetGCPercent(400)
+	// as much processor time as the command itself; with this it runs once in the largest of them. More costs memory and saves no time.
+	debug.SetGCPercent(200)
 	// compose-go and others log through this; what matters of it reaches the user as a warning with file and line.
 	logrus.SetOutput(io.Discard)
 	cwd, err := os.Getwd()

@@ -1,10 +1,11 @@
 // Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
 
-// Command lazyschema prepares the module file that release builds use (go build -modfile=DIR/go.mod): the repository's own, with two
+// Command lazyschema prepares the module file that release builds use (go build -modfile=DIR/go.mod): the repository's own, with some
 // modules replaced by copies that have a few lines changed, because every command pays for those lines:
 //
 //   - the JSON schema module, which compose-go brings in, compiles no meta-schemas at every process start;
-//   - compose-go compares paths without splitting them into parts first, half of what reading a Compose file costs.
+//   - compose-go compares paths without splitting them into parts first, half of what reading a Compose file costs;
+//   - mapstructure, which compose-go decodes with, makes the list of a struct's fields once, a quarter of the memory that reading costs.
 //
 // docs/adr/0003-lazy-json-schema.md has the reasons and the figures. A plain go build works too, and is only slower.
 //
@@ -26,21 +27,21 @@ type edit struct{ old, new string }
 // patched is a module to copy, the folder to copy it to, and the replacements by file.
 type patched struct {
 	module, folder string
-	edits          map[string]edit
+	edits          map[string][]edit
 }
 
 var modules = []patched{
 	// No meta-schemas are compiled, and a schema without one counts as checked.
-	{"github.com/santhosh-tekuri/jsonschema/v6", "jsonschema", map[string]edit{
-		"draft.go": {"\nfunc init() {\n", "\nfunc compileMetaSchemas() {\n"},
-		"roots.go": {
+	{"github.com/santhosh-tekuri/jsonschema/v6", "jsonschema", map[string][]edit{
+		"draft.go": {{"\nfunc init() {\n", "\nfunc compileMetaSchemas() {\n"}},
+		"roots.go": {{
 			"\tmeta := dialect.getSchema(rr.assertVocabs, rr.vocabularies)\n",
 			"\tmeta := dialect.getSchema(rr.assertVocabs, rr.vocabularies)\n\tif meta == nil {\n\t\treturn nil\n\t}\n",
-		},
+		}},
 	}},
 	// The same answer part by part, without a list of parts: it is asked for every pattern at every value of a file.
-	{"github.com/compose-spec/compose-go/v2", "compose-go", map[string]edit{
-		"tree/path.go": {
+	{"github.com/compose-spec/compose-go/v2", "compose-go", map[string][]edit{
+		"tree/path.go": {{
 			"func (p Path) Matches(pattern Path) bool {\n",
 			`func (p Path) Matches(pattern Path) bool {
 	path, want := string(p), string(pattern)
@@ -59,6 +60,22 @@ var modules = []patched{
 
 func (p Path) matchesSplit(pattern Path) bool {
 `,
+		}},
+	}},
+	// A service has a hundred fields: their list is made at its full size at once, and a tag's name without commas is not split at commas.
+	{"github.com/go-viper/mapstructure/v2", "mapstructure", map[string][]edit{
+		"mapstructure.go": {
+			{"\tfields := []field{}\n\tfor len(structs) > 0 {\n", "\tfields := make([]field, 0, val.NumField())\n\tfor len(structs) > 0 {\n"},
+			{
+				"\tfor _, name := range splitTagNames(tagName) {\n\t\tif tag := field.Tag.Get(name); tag != \"\" {\n",
+				`	if tagName != "" && !strings.ContainsAny(tagName, ", ") {
+		tag := field.Tag.Get(tagName)
+		return tag, tag != ""
+	}
+	for _, name := range splitTagNames(tagName) {
+		if tag := field.Tag.Get(name); tag != "" {
+`,
+			},
 		},
 	}},
 }
@@ -87,9 +104,11 @@ func run(dir string) error {
 		if err := copyModule(source, copied); err != nil {
 			return err
 		}
-		for file, e := range m.edits {
-			if err := patch(filepath.Join(copied, filepath.FromSlash(file)), e); err != nil {
-				return err
+		for file, edits := range m.edits {
+			for _, e := range edits {
+				if err := patch(filepath.Join(copied, filepath.FromSlash(file)), e); err != nil {
+					return err
+				}
 			}
 		}
 	}
