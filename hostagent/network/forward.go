@@ -22,6 +22,8 @@ const dialTimeout = 60 * time.Second
 
 // begin counts work that Close waits for; false once the network is closing.
 func (n *Network) begin() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if n.ctx.Err() != nil {
 		return false
 	}

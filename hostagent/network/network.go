@@ -53,6 +53,7 @@ type Network struct {
 	log    *slog.Logger
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
+	mu     sync.Mutex // between begin and Close
 	work   sync.WaitGroup
 	open   atomic.Int64 // connections
 	relay  Relay
@@ -155,6 +156,10 @@ func (n *Network) route() error {
 // Attach serves a VM's card on a connection that frames packets as QEMU's stream devices do. It returns when the connection or the network ends,
 // and closes the connection.
 func (n *Network) Attach(conn net.Conn) error {
+	if !n.begin() {
+		return conn.Close()
+	}
+	defer n.work.Done() // before the stack goes: it is given packets from here
 	stop := context.AfterFunc(n.ctx, func() { conn.Close() })
 	defer stop()
 	err := n.tap.Accept(n.ctx, conn, types.QemuProtocol)
@@ -189,7 +194,9 @@ func (n *Network) Traffic() (received, sent uint64) {
 
 // Close ends the network and everything in it, and waits for that.
 func (n *Network) Close() error {
+	n.mu.Lock()
 	n.cancel()
+	n.mu.Unlock()
 	var err error
 	if n.dns != nil {
 		err = n.dns.close()
