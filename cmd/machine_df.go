@@ -129,7 +129,7 @@ func (m *machines) control(ctx context.Context, one *machine.Machine, f func(*pr
 	if err != nil {
 		return err
 	}
-	defer client.Close() //nolint:errcheck // what it did is done
+	defer client.Close() // what it did is done
 	channel, requests, err := client.OpenChannel("session", nil)
 	if err != nil {
 		return fmt.Errorf("open the control link: %w", err)
@@ -142,6 +142,6 @@ func (m *machines) control(ctx context.Context, one *machine.Machine, f func(*pr
 	if err != nil {
 		return err
 	}
-	defer c.Close() //nolint:errcheck // what it did is done
+	defer c.Close() // what it did is done
 	return f(c)
 }

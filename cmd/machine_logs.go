@@ -113,7 +113,7 @@ func copyLines(w io.Writer, name string, offset int64, render func(string) strin
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close() //nolint:errcheck // it was only read
+	defer f.Close() // it was only read
 	if info, err := f.Stat(); err == nil && info.Size() < offset {
 		offset = 0
 	}

@@ -61,7 +61,7 @@ func (m *machines) runInMachine(ctx context.Context, one *machine.Machine, comma
 	if err != nil {
 		return err
 	}
-	defer client.Close() //nolint:errcheck // what it did is done
+	defer client.Close() // what it did is done
 	s := access.Session{Command: command, In: m.in, Out: m.out, Err: m.err, Term: m.getenv("TERM")}
 	if (command == "" || o.tty) && !o.noTTY {
 		if terminal := m.console(); terminal != nil {

@@ -159,7 +159,7 @@ func copyFile(ctx context.Context, from *Tree, source string, info fs.FileInfo, 
 	if err != nil {
 		return fmt.Errorf("copy %q: %w", source, err)
 	}
-	defer r.Close()                                          //nolint:errcheck // it was only read
+	defer r.Close()                                          // it was only read
 	defer context.AfterFunc(ctx, func() { _ = r.Close() })() // ends the copying
 	w, err := to.files.Create(target, info)
 	if err != nil {

@@ -54,7 +54,7 @@ func Run(ctx context.Context, c *ssh.Client, s Session) error {
 	if err != nil {
 		return fmt.Errorf("open a session: %w", err)
 	}
-	defer session.Close() //nolint:errcheck // the session has ended, or is given up
+	defer session.Close() // the session has ended, or is given up
 	session.Stdout, session.Stderr = s.Out, s.Err
 	// Not session.Stdin: Wait would wait for the end of the user's input, which comes with the next key.
 	in, err := session.StdinPipe()
