@@ -33,7 +33,7 @@ func (a *app) applyWith(ctx context.Context, e compose.Engine, plan compose.Plan
 	for _, s := range o.settled {
 		p.show(s)
 	}
-	return compose.Apply(ctx, plan, e, o.sink(p), compose.ApplyOptions{Parallel: max(0, a.parallel)})
+	return compose.Apply(ctx, plan, a.keepingLogs(e, plan), o.sink(p), compose.ApplyOptions{Parallel: max(0, a.parallel)})
 }
 
 // sink gives events to the progress, less what is to be quiet, and to also.

@@ -18,6 +18,7 @@ import (
 
 type logsOptions struct {
 	follow, noColor, noPrefix, timestamps bool
+	history                               bool
 	index                                 int
 	since, until, tail                    string
 }
@@ -30,8 +31,10 @@ func newLogsCommand(a *app) *cobra.Command {
 		GroupID: groupLook,
 		Long: `Shows what the containers of the services wrote, in the order of time. With -f it
 goes on as they write, through restarts and recreations, until all have ended or
-Ctrl-C.`,
+Ctrl-C. --history shows what containers wrote that were recreated since, first: web-1~2
+is the second oldest that is kept of web-1.`,
 		Example: `  dev logs -f web              follow one service
+  dev logs --history web       what its earlier containers wrote, too
   dev logs -n 20 --since 10m   the last 20 lines of each container, not older than 10 minutes`,
 		ValidArgsFunction: a.completeServices,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -46,6 +49,7 @@ Ctrl-C.`,
 	}
 	f := c.Flags()
 	f.BoolVarP(&o.follow, "follow", "f", false, "go on as containers write")
+	f.BoolVar(&o.history, "history", false, "show the output of containers that were recreated since, too")
 	f.IntVar(&o.index, "index", 0, "`NUMBER` of the container, when the service has several")
 	f.StringVar(&o.since, "since", "", "leave out lines before a `TIME`: 2013-01-02T13:23:37Z, or 42m for 42 minutes ago")
 	f.StringVar(&o.until, "until", "", "leave out lines after a `TIME`")
@@ -80,6 +84,11 @@ func (a *app) runLogs(ctx context.Context, o logsOptions, services []string) err
 	printer := a.newLogPrinter(o.noColor, o.noPrefix, o.timestamps)
 	for _, c := range containers {
 		printer.register(logName(c))
+	}
+	if o.history {
+		if err := a.showHistory(name, o, shows, printer); err != nil {
+			return err
+		}
 	}
 	lo := engine.LogsOptions{Since: o.since, Until: o.until, Tail: o.tail, Follow: o.follow}
 	if o.follow {

@@ -30,8 +30,15 @@ const FileName = "config.yaml"
 type Config struct {
 	Engine    Engine    `yaml:"engine"`
 	Snapshots Snapshots `yaml:"snapshots"`
+	Logs      Logs      `yaml:"logs"`
 	// MachineImages says where the images of virtual machines come from.
 	MachineImages MachineImages `yaml:"machine-images"`
+}
+
+// Logs are the settings of containers' output.
+type Logs struct {
+	// History keeps the output of containers that are replaced, for `logs --history`; nil is yes.
+	History *bool `yaml:"history"`
 }
 
 // Snapshots are the settings of volume snapshots.
