@@ -5,6 +5,8 @@ package cmd
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -45,7 +47,10 @@ needs another. Images of services without one are left alone.`,
 				return err
 			}
 			o.Services = args
-			if o.print {
+			switch {
+			case o.check:
+				return a.checkBuilds(c.Context(), o, args)
+			case o.print:
 				return a.printBake(c.Context(), o, args)
 			}
 			return a.runImagesPlan(c.Context(), imagesPlan{
@@ -69,7 +74,7 @@ needs another. Images of services without one are left alone.`,
 	f.StringVar(&o.Build.SBOM, "sbom", "", "add a list of the image's contents (SBOM)")
 	f.StringVarP(&o.memory, "memory", "m", "", "has no effect with BuildKit")
 	f.StringVar(&o.builder, "builder", "", "builder to use (not there yet: the engine builds)")
-	f.BoolVar(&o.check, "check", false, "check the build only (not there yet)")
+	f.BoolVar(&o.check, "check", false, "look the Dockerfiles over, and build nothing")
 	f.BoolVar(&o.print, "print", false, "show the builds as a file for docker buildx bake, and build nothing")
 	f.StringVar(&o.progress, "progress", "", "how to show progress; better before the command")
 	for _, name := range []string{"parallel", "compress", "force-rm", "no-rm"} {
@@ -83,8 +88,6 @@ needs another. Images of services without one are left alone.`,
 // settle turns the flags into build options.
 func (o *buildOptions) settle() error {
 	switch {
-	case o.check:
-		return notYet("build --check", "")
 	case o.builder != "" && o.builder != "default":
 		return notYet("build --builder", "leave it out: the engine builds")
 	}
@@ -120,4 +123,51 @@ func (a *app) printBake(ctx context.Context, o buildOptions, services []string) 
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(bake)
+}
+
+// checkBuilds looks over the Dockerfiles of services and shows what was found; anything is exit code 1.
+func (a *app) checkBuilds(ctx context.Context, o buildOptions, services []string) error {
+	p, err := a.load(ctx)
+	if err != nil {
+		return err
+	}
+	if err := checkServices(p, services); err != nil {
+		return err
+	}
+	if p, err = p.WithServicesEnabled(services...); err != nil {
+		return err
+	}
+	e, err := a.openEngine(ctx, startsEngine)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	o.Build.Proxy = a.proxies(e)
+	flawed := false
+	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
+		s := p.Services[name]
+		if s.Build == nil || len(services) > 0 && !slices.Contains(services, name) {
+			continue
+		}
+		spec, err := compose.NewBuildSpec(p, s, o.Build)
+		if err != nil {
+			return err
+		}
+		found, err := e.CheckBuild(ctx, spec)
+		if err != nil {
+			return err
+		}
+		flawed = flawed || found.Flawed
+		report := strings.TrimSpace(found.Report)
+		if report == "" {
+			report = "nothing found"
+		}
+		if err := a.tell("%s: %s", name, report); err != nil {
+			return err
+		}
+	}
+	if flawed {
+		return exitWith(exitError)
+	}
+	return nil
 }

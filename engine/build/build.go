@@ -43,7 +43,10 @@ type builder struct {
 	process *process
 }
 
-var _ engine.Builder = (*builder)(nil)
+var (
+	_ engine.Builder = (*builder)(nil)
+	_ engine.Checker = (*builder)(nil)
+)
 
 // New returns what makes a builder on an engine; it fits [engine.Options].NewBuilder. A builder does nothing until the first build.
 // The program gets the environment of o, for its SSH_AUTH_SOCK.
@@ -57,20 +60,43 @@ func (b *builder) Build(ctx context.Context, spec compose.BuildSpec, progress fu
 	if err != nil {
 		return compose.Result{}, err
 	}
+	r, err := b.request(ctx, spec, req, progress)
+	if err != nil {
+		return compose.Result{}, err
+	}
+	return compose.Result{ID: r.ID, Warnings: r.Warnings}, nil
+}
+
+// Check implements [engine.Checker].
+func (b *builder) Check(ctx context.Context, spec compose.BuildSpec) (engine.BuildCheck, error) {
+	req, err := newRequest(spec)
+	if err != nil {
+		return engine.BuildCheck{}, err
+	}
+	req.Check = true
+	r, err := b.request(ctx, spec, req, func(any) {})
+	if err != nil {
+		return engine.BuildCheck{}, err
+	}
+	return engine.BuildCheck{Report: r.Report, Flawed: r.Flawed}, nil
+}
+
+// request has the program do what is asked.
+func (b *builder) request(ctx context.Context, spec compose.BuildSpec, req *wire.Request, progress func(detail any)) (*wire.Result, error) {
 	process, err := b.start()
 	if err != nil {
-		return compose.Result{}, fmt.Errorf("build the image of service %q: %w", spec.Service, err)
+		return nil, fmt.Errorf("build the image of service %q: %w", spec.Service, err)
 	}
 	last, err := process.build(ctx, req, progress)
 	switch {
 	case ctx.Err() != nil:
-		return compose.Result{}, context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	case err != nil:
-		return compose.Result{}, fmt.Errorf("build the image of service %q: %w", spec.Service, err)
+		return nil, fmt.Errorf("build the image of service %q: %w", spec.Service, err)
 	case last.Failure != nil:
-		return compose.Result{}, newError(spec.Service, last.Failure)
+		return nil, newError(spec.Service, last.Failure)
 	}
-	return compose.Result{ID: last.Result.ID, Warnings: last.Result.Warnings}, nil
+	return last.Result, nil
 }
 
 // Close implements [engine.Builder].

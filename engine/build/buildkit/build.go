@@ -38,9 +38,10 @@ type server struct {
 // build builds, and returns the event that ends it.
 func (s *server) build(ctx context.Context, req *wire.Request, tell func(*wire.Status)) wire.Event {
 	creds := &credentials{ask: func(registry string) (wire.Credentials, error) { return s.credentials(ctx, registry) }}
-	id, err := s.solve(ctx, req, creds, tell)
+	result, err := s.solve(ctx, req, creds, tell)
 	if err == nil {
-		return wire.Event{Result: &wire.Result{ID: id, Warnings: creds.warnings()}}
+		result.Warnings = creds.warnings()
+		return wire.Event{Result: result}
 	}
 	var blamed strings.Builder
 	for _, source := range errdefs.Sources(err) {
@@ -49,20 +50,20 @@ func (s *server) build(ctx context.Context, req *wire.Request, tell func(*wire.S
 	return wire.Event{Failure: &wire.Failure{Text: err.Error(), Source: blamed.String(), Warnings: creds.warnings()}}
 }
 
-// solve returns the ID of the image.
-func (s *server) solve(ctx context.Context, req *wire.Request, creds *credentials, tell func(*wire.Status)) (string, error) {
+// solve returns the ID of the image, or the report of a check.
+func (s *server) solve(ctx context.Context, req *wire.Request, creds *credentials, tell func(*wire.Status)) (*wire.Result, error) {
 	conn, err := s.connect(ctx)
 	if err != nil {
-		return "", fmt.Errorf("connect to the engine's builder: %w", err)
+		return nil, fmt.Errorf("connect to the engine's builder: %w", err)
 	}
 	if req.HostGateway != "" {
 		if err := setHostGateway(ctx, conn, req); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
 	opt, err := solveOpt(req, creds)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	status := make(chan *client.SolveStatus)
 	told := make(chan struct{})
@@ -72,12 +73,17 @@ func (s *server) solve(ctx context.Context, req *wire.Request, creds *credential
 			tell(statusOf(s))
 		}
 	}()
+	if req.Check {
+		result, err := check(ctx, conn, opt, status)
+		<-told
+		return result, err
+	}
 	response, err := conn.Solve(ctx, nil, *opt, status)
 	<-told // Solve closes status
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	return response.ExporterResponse["containerimage.digest"], nil
+	return &wire.Result{ID: response.ExporterResponse["containerimage.digest"]}, nil
 }
 
 // close releases the connection.

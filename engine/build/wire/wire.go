@@ -24,7 +24,7 @@ import (
 )
 
 // Version is the language's. It changes whenever a side would misunderstand the other.
-const Version = 1
+const Version = 2
 
 // maxMessage bounds a message, in bytes.
 const maxMessage = 64 << 20
@@ -49,6 +49,8 @@ type Request struct {
 	Export       map[string]string
 	Secrets      map[string]Secret
 	Agents       []Agent
+	// Check looks the Dockerfile over instead of building.
+	Check bool
 	// HostGateway, if set, is the word in Attrs["add-hosts"] to replace with the engine's address for it.
 	HostGateway string
 }
@@ -79,6 +81,9 @@ type Event struct {
 type Result struct {
 	ID       string
 	Warnings []string
+	// Report is what a check found, and Flawed whether that is anything.
+	Report string `json:",omitempty"`
+	Flawed bool   `json:",omitempty"`
 }
 
 // Failure is one that did not.
