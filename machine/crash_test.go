@@ -77,14 +77,15 @@ func (h *home) marked(m *machine.Machine) {
 // moments are the times after which a command is killed: from its first instruction to beyond its end. DEV_TEST_CRASH=1 asks for many.
 func moments(t *testing.T) []time.Duration {
 	t.Helper()
-	list := []time.Duration{5, 25, 60, 150}
+	list := []int{5, 25, 60, 150}
 	if os.Getenv("DEV_TEST_CRASH") != "" {
-		list = []time.Duration{1, 5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200, 300}
+		list = []int{1, 5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200, 300}
 	}
-	for i := range list {
-		list[i] *= time.Millisecond
+	var moments []time.Duration
+	for _, n := range list {
+		moments = append(moments, time.Duration(n)*time.Millisecond)
 	}
-	return list
+	return moments
 }
 
 // TestKillCommand kills commands at many moments: the next command works, nothing is lost, no process is left.
@@ -252,6 +253,39 @@ func TestKillBoth(t *testing.T) {
 	h.phase(m, machine.PhaseStopped)
 	h.start(m)
 	h.phase(m, machine.PhaseRunning)
+}
+
+// TestHelpersEnd: what serves a share and lost its agent before it had a VM would wait for ever; another machine's is left alone.
+func TestHelpersEnd(t *testing.T) {
+	h := newHome(t)
+	m, n := h.create("m"), h.create("m2")
+	plant := func(m *machine.Machine) <-chan struct{} {
+		program, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &exec.Cmd{Path: program, Args: []string{"/usr/lib/virtiofsd", "--socket-path=" + filepath.Join(string(m.Dir), "fs0.sock")}}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan struct{})
+		go func() { defer close(ended); _ = c.Wait() }()
+		t.Cleanup(func() { _ = c.Process.Kill(); <-ended })
+		return ended
+	}
+	ended, other := plant(m), plant(n)
+	h.awaitProcess(filepath.Join(string(n.Dir), "fs0.sock"))
+	h.start(m)
+	select {
+	case <-ended:
+	default:
+		t.Error("a helper without an agent is left")
+	}
+	select {
+	case <-other:
+		t.Error("another machine's helper was ended")
+	default:
+	}
 }
 
 // TestHungVM: a guest that does not heed the power button is ended by force, whoever finds it.

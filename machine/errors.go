@@ -121,7 +121,7 @@ type StartError struct {
 }
 
 func (e *StartError) Error() string {
-	if e.Stage == "" {
+	if e.Stage == "" || strings.HasPrefix(e.Err.Error(), "stage ") { // an agent may have said it
 		return fmt.Sprintf("start machine %q: %v", e.Name, e.Err)
 	}
 	return fmt.Sprintf("start machine %q: stage %q: %v", e.Name, e.Stage, e.Err)

@@ -10,5 +10,5 @@ func hostMemoryMiB() int {
 	if unix.Sysinfo(&info) != nil {
 		return 0
 	}
-	return int(uint64(info.Totalram) * uint64(info.Unit) >> 20)
+	return int(info.Totalram * uint64(info.Unit) >> 20)
 }

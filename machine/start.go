@@ -45,7 +45,9 @@ func (m *Machine) ensureAgent(ctx context.Context, sink Sink) (up bool, err erro
 	if err := m.usable(ctx); err != nil {
 		return false, err
 	}
-	m.removeStale()
+	if err := m.clear(ctx, stopGrace, sink); err != nil {
+		return false, err
+	}
 	sink.say(m.Name, "starting the machine")
 	return false, m.launch(ctx)
 }

@@ -7,10 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/seed71221737/dev/engine/native/atomicfile"
 	"github.com/seed71221737/dev/hostagent"
+	"github.com/seed71221737/dev/machine/process"
 )
 
 // stopGrace is how long a guest may take to stop its containers and itself where nothing else is asked.
@@ -155,7 +159,35 @@ func (m *Machine) clear(ctx context.Context, grace time.Duration, sink Sink) err
 			return fmt.Errorf("end the VM of machine %q: %w", m.Name, err)
 		}
 	}
+	if err := m.endHelpers(ctx); err != nil {
+		return fmt.Errorf("end a helper of machine %q: %w", m.Name, err)
+	}
 	m.removeStale()
+	return nil
+}
+
+// helperPatience is how long a share's server may take to see that its VM is gone.
+const helperPatience = 3 * time.Second
+
+// endHelpers waits for the servers of shares that a killed agent left, which end with their VM, and ends those that never had one.
+func (m *Machine) endHelpers(ctx context.Context) error {
+	socket := "--socket-path=" + string(m.Dir) + string(filepath.Separator)
+	found, err := process.Find(ctx, func(args []string) bool {
+		return strings.HasPrefix(filepath.Base(args[0]), "virtiofsd") && slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, socket) })
+	})
+	if err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, helperPatience)
+	defer cancel()
+	for _, p := range found {
+		if p.Await(wait) == nil {
+			continue
+		}
+		if err := p.Kill(ctx); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -52,7 +52,7 @@ func (p Process) Alive() bool { return slices.Equal(arguments(p.PID), p.Args) }
 func (p Process) Kill(ctx context.Context) error {
 	handle, err := os.FindProcess(p.PID)
 	if err != nil {
-		return nil //nolint:nilerr // it is gone
+		return nil // it is gone
 	}
 	defer handle.Release() //nolint:errcheck // nothing to lose
 	if !p.Alive() {
