@@ -175,7 +175,7 @@ func (a *app) loadForRun(ctx context.Context, name string) (*types.Project, erro
 	if optionsErr != nil {
 		return nil, optionsErr
 	}
-	o.Warn = nil // the first attempt has told
+	o.Warn, o.AllResources = nil, true // the first attempt has told; the job may use what no service does
 	if all, loadErr := a.loadWith(ctx, o, nil); loadErr == nil && hasJob(all, name) {
 		return compose.WithJob(all, name)
 	}

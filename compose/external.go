@@ -72,10 +72,10 @@ func WithoutProviders(p *types.Project, given map[string]Variables) *types.Proje
 			}
 			delete(s.DependsOn, dep)
 			for key, value := range given[dep].Prefixed {
-				setVariable(&s, strings.ToUpper(dep)+"_"+key, value)
+				setVariable(&s.ContainerSpec, strings.ToUpper(dep)+"_"+key, value)
 			}
 			for key, value := range given[dep].Raw {
-				setVariable(&s, key, value)
+				setVariable(&s.ContainerSpec, key, value)
 			}
 		}
 		q.Services[name] = s
@@ -83,11 +83,30 @@ func WithoutProviders(p *types.Project, given map[string]Variables) *types.Proje
 	return &q
 }
 
-func setVariable(s *types.ServiceConfig, name, value string) {
+func setVariable(s *types.ContainerSpec, name, value string) {
 	if s.Environment == nil {
 		s.Environment = types.MappingWithEquals{}
 	}
 	s.Environment[name] = &value
+}
+
+// withSpecs returns the project with change applied to what its containers are made from: the services and their pre_start hooks. Their environment
+// may be changed in place.
+func withSpecs(p *types.Project, change func(*types.ContainerSpec)) *types.Project {
+	q := *p
+	q.Services = maps.Clone(p.Services)
+	for name, s := range q.Services {
+		s.Environment = maps.Clone(s.Environment)
+		change(&s.ContainerSpec)
+		s.PreStart = slices.Clone(s.PreStart)
+		for i := range s.PreStart {
+			hook := &s.PreStart[i]
+			hook.Environment = maps.Clone(hook.Environment)
+			change(&hook.ContainerSpec)
+		}
+		q.Services[name] = s
+	}
+	return &q
 }
 
 // The places of the engine's socket and of the credentials in a container with use_api_socket, as docker compose has them.
@@ -106,53 +125,42 @@ func UsesAPISocket(p *types.Project) bool {
 // WithAPISocket returns the project with what use_api_socket stands for written out: socket, a path on the engine's host, is mounted where clients look
 // for it, and credentials, a docker config.json, are put where DOCKER_CONFIG says, unless the service sets that itself.
 func WithAPISocket(p *types.Project, socket, credentials string) *types.Project {
-	q := *p
-	q.Configs, q.Services = maps.Clone(p.Configs), maps.Clone(p.Services)
+	q := withSpecs(p, func(s *types.ContainerSpec) {
+		if !s.UseAPISocket {
+			return
+		}
+		s.Volumes = append(slices.Clone(s.Volumes), types.ServiceVolumeConfig{Type: types.VolumeTypeBind, Source: socket, Target: apiSocket})
+		if _, set := s.Environment[apiConfigDirName]; !set {
+			setVariable(s, apiConfigDirName, apiConfigDir)
+		}
+		s.Configs = append(slices.Clone(s.Configs), types.ServiceConfigObjConfig{Source: apiConfigKey, Target: apiConfigDir + "/config.json"})
+	})
+	q.Configs = maps.Clone(p.Configs)
 	if q.Configs == nil {
 		q.Configs = types.Configs{}
 	}
 	q.Configs[apiConfigKey] = types.ConfigObjConfig{Content: credentials}
-	for name, s := range q.Services {
-		if !s.UseAPISocket {
-			continue
-		}
-		s.Environment = maps.Clone(s.Environment)
-		s.Volumes = append(slices.Clone(s.Volumes), types.ServiceVolumeConfig{Type: types.VolumeTypeBind, Source: socket, Target: apiSocket})
-		if _, set := s.Environment[apiConfigDirName]; !set {
-			setVariable(&s, apiConfigDirName, apiConfigDir)
-		}
-		s.Configs = append(slices.Clone(s.Configs), types.ServiceConfigObjConfig{Source: apiConfigKey, Target: apiConfigDir + "/config.json"})
-		q.Services[name] = s
-	}
-	return &q
+	return q
 }
 
 // withheld reports whether what use_api_socket stands for is not in the service yet.
-func withheld(s types.ServiceConfig) bool {
+func withheld(s types.ContainerSpec) bool {
 	return s.UseAPISocket && !slices.ContainsFunc(s.Volumes, func(v types.ServiceVolumeConfig) bool { return v.Target == apiSocket })
 }
 
 // WithModels returns the project with the variables that tell services of the models they use: the endpoint that serves them all, and each model's name.
 func WithModels(p *types.Project, endpoint string) *types.Project {
-	q := *p
-	q.Services = maps.Clone(p.Services)
-	for name, s := range q.Services {
-		if len(s.Models) == 0 {
-			continue
+	return withSpecs(p, func(s *types.ContainerSpec) {
+		for ref := range s.Models {
+			model, url := modelVariables(*s, ref)
+			setVariable(s, model, p.Models[ref].Model)
+			setVariable(s, url, endpoint)
 		}
-		s.Environment = maps.Clone(s.Environment)
-		for _, ref := range slices.Sorted(maps.Keys(s.Models)) {
-			model, url := modelVariables(s, ref)
-			setVariable(&s, model, p.Models[ref].Model)
-			setVariable(&s, url, endpoint)
-		}
-		q.Services[name] = s
-	}
-	return &q
+	})
 }
 
 // modelVariables are the variables that tell a service the name of a model and where it is served.
-func modelVariables(s types.ServiceConfig, ref string) (model, url string) {
+func modelVariables(s types.ContainerSpec, ref string) (model, url string) {
 	prefix := strings.ReplaceAll(strings.ToUpper(ref), "-", "_")
 	model, url = prefix+"_MODEL", prefix+"_URL"
 	if use := s.Models[ref]; use != nil {
@@ -162,7 +170,7 @@ func modelVariables(s types.ServiceConfig, ref string) (model, url string) {
 }
 
 // modelless reports whether a service uses a model that it has not been told of yet.
-func modelless(s types.ServiceConfig) bool {
+func modelless(s types.ContainerSpec) bool {
 	for ref := range s.Models {
 		model, _ := modelVariables(s, ref)
 		if _, told := s.Environment[model]; !told {

@@ -9,8 +9,8 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 )
 
-// WithJob returns the project with one of its jobs as a service, which can be run as a one-off and has no containers of its own. A job that may not be run
-// by hand is an error.
+// WithJob returns a project that was loaded with AllResources with one of its jobs as a service, which can be run as a one-off and has no containers of its
+// own. A job that may not be run by hand is an error.
 func WithJob(p *types.Project, name string) (*types.Project, error) {
 	job, ok := p.Jobs[name]
 	if !ok {
@@ -25,6 +25,15 @@ func WithJob(p *types.Project, name string) (*types.Project, error) {
 		q.Services = types.Services{}
 	}
 	s := types.ServiceConfig{Name: name, Profiles: job.Profiles, ContainerSpec: job.ContainerSpec, WorkloadSpec: job.WorkloadSpec, Extensions: job.Extensions}
-	q.Services[name] = s
-	return &q, nil
+	one := q
+	one.Services = types.Services{name: s}
+	resolved, err := one.WithServicesEnvironmentResolved(true)
+	if err == nil {
+		resolved, err = resolved.WithServicesLabelsResolved(true)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("job %q: %w", name, err)
+	}
+	q.Services[name] = resolved.Services[name]
+	return withNeededResources(&q), nil
 }

@@ -255,7 +255,7 @@ func (r *reading) finish(p *types.Project) (*types.Project, error) {
 	}
 	r.label(p)
 	if !r.o.AllResources {
-		p = p.WithoutUnnecessaryResources()
+		p = withNeededResources(p)
 	}
 	if r.o.NoEnvResolution {
 		return p, nil
@@ -281,6 +281,21 @@ func selectServices(p *types.Project, names []string) (*types.Project, error) {
 		return nil, err
 	}
 	return p.WithSelectedServices(names)
+}
+
+// withNeededResources returns the project without the networks, volumes, … that neither a service nor a pre_start hook uses.
+func withNeededResources(p *types.Project) *types.Project {
+	all := *p
+	all.Services = maps.Clone(p.Services)
+	for name, s := range p.Services {
+		for i, hook := range s.PreStart {
+			all.Services[fmt.Sprintf("%s/%d", name, i)] = types.ServiceConfig{ContainerSpec: hook.ContainerSpec}
+		}
+	}
+	needed := all.WithoutUnnecessaryResources()
+	q := *p
+	q.Networks, q.Volumes, q.Secrets, q.Configs, q.Models = needed.Networks, needed.Volumes, needed.Secrets, needed.Configs, needed.Models
+	return &q
 }
 
 // label puts the labels on each service and job by which docker compose finds its containers.

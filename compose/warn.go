@@ -109,8 +109,8 @@ func refuse(s types.ServiceConfig) error {
 		why   string
 	}{
 		{"provider", s.Provider != nil, "a service of a provider has no containers here"},
-		{"models", modelless(s), "its models have not been asked for"},
-		{"use_api_socket", withheld(s), "the engine's socket is not known"},
+		{"models", modelless(s.ContainerSpec), "its models have not been asked for"},
+		{"use_api_socket", withheld(s.ContainerSpec), "the engine's socket is not known"},
 		{"umask", s.Umask != nil, "the engine has no such setting; call umask in the command"},
 	} {
 		if f.set {
@@ -135,15 +135,18 @@ func Unsupported(p *types.Project) []Warning {
 		for _, field := range clusterOnly(s) {
 			add(field, "has no effect on a single engine")
 		}
-		unsupportedService(s, add)
-		unsupportedVolumes(s, add)
-		unsupportedNetworks(s, add)
+		unsupportedSpec(s, add)
+		for i := range s.PreStart {
+			hook := types.ServiceConfig{Name: s.Name, ContainerSpec: s.PreStart[i].ContainerSpec}
+			unsupportedSpec(hook, func(field, text string) { add(fmt.Sprintf("pre_start[%d].%s", i, field), text) })
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Jobs)) {
 		if t := p.Jobs[name].Triggers; t != nil && len(t.Schedule) > 0 {
 			found = append(found, Warning{Field: "jobs." + name + ".triggers.schedule", Text: "nothing here keeps time: run it with dev run " + name + ", from cron for example"})
 		}
 	}
+	found = append(found, unsupportedFiles(p)...)
 	found = append(found, missingFiles(p)...)
 	if len(found) > 0 {
 		files := sourcesOf(p)
@@ -152,6 +155,12 @@ func Unsupported(p *types.Project) []Warning {
 		}
 	}
 	return found
+}
+
+func unsupportedSpec(s types.ServiceConfig, add func(field, text string)) {
+	unsupportedService(s, add)
+	unsupportedVolumes(s, add)
+	unsupportedNetworks(s, add)
 }
 
 func unsupportedService(s types.ServiceConfig, add func(field, text string)) {
@@ -196,6 +205,23 @@ func unsupportedNetworks(s types.ServiceConfig, add func(field, text string)) {
 			add("networks."+key+".interface_name", "wins over the driver option "+interfaceNameOption)
 		}
 	}
+}
+
+// unsupportedFiles reports what configs and secrets have for clusters only.
+func unsupportedFiles(p *types.Project) []Warning {
+	var found []Warning
+	report := func(kind, name string, labels types.Labels) {
+		if len(labels) > 0 {
+			found = append(found, Warning{Field: kind + "." + name + ".labels", Text: "has no effect on a single engine"})
+		}
+	}
+	for _, name := range p.SecretNames() {
+		report("secrets", name, p.Secrets[name].Labels)
+	}
+	for _, name := range p.ConfigNames() {
+		report("configs", name, p.Configs[name].Labels)
+	}
+	return found
 }
 
 // missingFiles reports configs and secrets whose files are not there: the engine would refuse to mount them.
