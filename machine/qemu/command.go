@@ -50,7 +50,7 @@ func commandLine(h host, i image, dir machine.Dir, spec machine.Spec, link hosta
 		"-netdev", "stream,id=net,server=off,addr.type=unix,addr.path="+quote(link.Network),
 		"-device", "virtio-net-pci,netdev=net,mac="+link.MAC+",romfile=",
 		"-device", "virtio-rng-pci",
-		"-device", "virtio-balloon-pci,id=balloon,free-page-reporting=on",
+		"-device", balloon(h),
 	)
 	for _, s := range link.Shares {
 		id := "share-" + s.Tag
@@ -108,6 +108,15 @@ func memory(h host, spec machine.Spec, link hostagent.Link) []string {
 		backend = "memory-backend-shm,id=memory,size=" + size
 	}
 	return []string{"-m", size, "-object", backend, "-machine", "memory-backend=memory"}
+}
+
+// balloon takes memory from the guest when it is asked to, and gives back what the guest reports as free. Emulation keeps more about guest
+// memory than its contents, and gains little by giving it back: it does without the reports.
+func balloon(h host) string {
+	if h.Accelerator == "tcg" {
+		return "virtio-balloon-pci,id=balloon"
+	}
+	return "virtio-balloon-pci,id=balloon,free-page-reporting=on"
 }
 
 // kernelArguments: the serial port is the console, a panic is followed by a reboot, and the root is known by its identity.
