@@ -44,12 +44,12 @@ func (c *Client) CopyTo(ctx context.Context, containerID, src, dst string, o Cop
 	if err != nil {
 		return fmt.Errorf("copy %q: %w", src, withoutPath(err))
 	}
-	defer content.Close() //nolint:errcheck // read to its end
+	defer content.Close()
 	folder, prepared, err := goarchive.PrepareArchiveCopy(content, from, to)
 	if err != nil {
 		return copyError(err, dst)
 	}
-	defer prepared.Close() //nolint:errcheck // read to its end
+	defer prepared.Close()
 	return c.unpack(ctx, api, containerID, folder, prepared, o)
 }
 
@@ -119,7 +119,7 @@ func (c *Client) CopyFrom(ctx context.Context, containerID, src, dst string, o C
 		if from.RebaseName != "" {
 			_, base := goarchive.SplitPathDirEntry(from.Path)
 			rebased := goarchive.RebaseArchiveEntries(content, base, from.RebaseName)
-			defer rebased.Close() //nolint:errcheck // read to its end
+			defer rebased.Close()
 			content = rebased
 		}
 		return copyError(goarchive.CopyTo(content, from, dst), dst)
@@ -159,7 +159,7 @@ func (c *Client) readArchive(ctx context.Context, containerID, src string, o Cop
 	if err != nil {
 		return c.explain(err)
 	}
-	defer r.Content.Close() //nolint:errcheck // read to its end
+	defer r.Content.Close()
 	from.IsDir = r.Stat.Mode.IsDir()
 	return f(r.Content, from)
 }

@@ -121,7 +121,7 @@ func (c *Client) Export(ctx context.Context, containerID string, w io.Writer) er
 	if err != nil {
 		return c.explain(err)
 	}
-	defer r.Close() //nolint:errcheck // read to its end
+	defer r.Close()
 	if _, err := io.Copy(w, r); err != nil {
 		return fmt.Errorf("read the archive: %w", err)
 	}

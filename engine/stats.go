@@ -47,7 +47,7 @@ func (c *Client) stats(ctx context.Context, containerID string, o client.Contain
 	if err != nil {
 		return c.explain(err)
 	}
-	defer r.Body.Close() //nolint:errcheck // read to its end
+	defer r.Body.Close()
 	for samples := json.NewDecoder(r.Body); ; {
 		var s container.StatsResponse
 		switch err := samples.Decode(&s); {

@@ -141,7 +141,7 @@ func (f *Fetcher) keep(name string, build func(dir string) error) (dir string, e
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(temp) //nolint:errcheck // gone when it was renamed
+	defer os.RemoveAll(temp)
 	if err := build(temp); err != nil {
 		return "", err
 	}

@@ -4,6 +4,7 @@ package remote
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -17,6 +18,7 @@ import (
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/handlers"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/inmemory" // the registry's storage
+	"github.com/sirupsen/logrus"
 )
 
 func TestParseGit(t *testing.T) {
@@ -248,6 +250,7 @@ func TestGitRunsNothing(t *testing.T) {
 // startRegistry runs a registry on the loopback; it lets nobody but me in below private/.
 func startRegistry(t *testing.T) string {
 	t.Helper()
+	logrus.SetOutput(io.Discard) // the registry's log
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	cfg := &configuration.Configuration{Storage: configuration.Storage{
