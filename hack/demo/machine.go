@@ -23,12 +23,19 @@ import (
 
 // overlay is what the demo in a machine adds to the example: nginx gets its settings and a folder with pages by bind mounts, so that what is
 // edited on this host shows in the browser at once.
-const overlay = `services:
+//
+// An emulated machine on a busy host takes its time: what is patient here says nothing about a real one.
+const overlay = `x-patience: &patience {start_period: 15m, start_interval: 2s, interval: 10s, timeout: 1m}
+services:
   proxy:
     volumes:
       - ./site.conf:/etc/nginx/sites-enabled/default:ro
       - ./site:/srv/site:ro
     configs: !reset []
+    healthcheck: *patience
+  web: {healthcheck: *patience}
+  db: {healthcheck: *patience}
+  cache: {healthcheck: *patience}
 `
 
 // location is what site.conf has beside the example's own settings.
@@ -244,12 +251,7 @@ func saveImages(ctx context.Context, host, file string, names []string) (err err
 		return err
 	}
 	defer saved.Close()
-	f, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, saved)
-	return errors.Join(err, f.Close())
+	return inflate(file, saved)
 }
 
 // fill gives the machine's engine the example's images, or the base image to build them from.
