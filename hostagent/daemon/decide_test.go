@@ -1,0 +1,180 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/api/types/events"
+	api "github.com/moby/moby/api/types/network"
+
+	"github.com/seed71221737/dev/hostagent/network"
+)
+
+var testAddresses = network.Plan(netip.MustParsePrefix("192.168.127.0/24"))
+
+func ports(specs ...string) api.PortMap {
+	m := api.PortMap{}
+	for _, s := range specs { // HOST:PORT=CONTAINER
+		host, port, _ := strings.Cut(s, "=")
+		b := api.PortBinding{HostPort: host}
+		if a, err := netip.ParseAddrPort(host); err == nil {
+			b = api.PortBinding{HostIP: a.Addr(), HostPort: fmt.Sprint(a.Port())}
+		}
+		p := api.MustParsePort(port)
+		m[p] = append(m[p], b)
+	}
+	return m
+}
+
+func show(fs []forward) string {
+	var lines []string
+	for _, f := range fs {
+		line := fmt.Sprintf("%s %s → %s (%s)", f.Protocol, f.Host, f.Guest, f.Container)
+		if f.Inside {
+			line += " inside"
+		}
+		lines = append(lines, line)
+	}
+	return strings.Join(lines, "\n")
+}
+
+func TestWantedForwards(t *testing.T) {
+	got := show(wantedForwards(map[string]containerPorts{
+		"1": {"web", ports("0.0.0.0:80=8080/tcp", "[::]:80=8080/tcp", "127.0.0.1:81=81/tcp", "[::1]:82=82/tcp", "192.168.1.5:83=83/tcp", "127.0.0.2:84=84/tcp", "90=90/udp")},
+		"2": {"late", ports("0.0.0.0:80=1/tcp")}, // the same place: "late" comes first by name
+		"3": {"none", ports("0.0.0.0:0=1/tcp", "=2/tcp", "0.0.0.0:5=5/sctp")},
+	}, testAddresses))
+	want := `tcp 0.0.0.0:80 → 192.168.127.2:80 (late)
+tcp 127.0.0.1:81 → 192.168.127.3:81 (web)
+tcp 127.0.0.2:84 → 127.0.0.2:84 (web) inside
+tcp 192.168.1.5:83 → 192.168.1.5:83 (web)
+tcp [::]:80 → 192.168.127.2:80 (web)
+tcp [::1]:82 → [::1]:82 (web) inside
+udp 0.0.0.0:90 → 192.168.127.2:90 (web)`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestDiffForwards(t *testing.T) {
+	at := func(port uint16, container string) forward {
+		host := netip.AddrPortFrom(netip.IPv4Unspecified(), port)
+		guest, inside := guestSide(host, testAddresses)
+		return forward{place{"tcp", host}, guest, inside, container}
+	}
+	have := map[place]forward{}
+	for _, f := range []forward{at(1, "stays"), at(2, "goes"), at(3, "old")} {
+		have[f.place] = f
+	}
+	end, begin := diffForwards(have, []forward{at(1, "stays"), at(3, "new"), at(4, "comes")})
+	if got := fmt.Sprint(end); got != "[{tcp 0.0.0.0:2} {tcp 0.0.0.0:3}]" {
+		t.Errorf("end %s", got)
+	}
+	if got := show(begin); got != show([]forward{at(3, "new"), at(4, "comes")}) {
+		t.Errorf("begin %s", got)
+	}
+	if end, begin := diffForwards(have, slices.Collect(maps.Values(have))); len(end)+len(begin) > 0 {
+		t.Errorf("nothing changed: end %v, begin %v", end, begin)
+	}
+}
+
+func TestConcerns(t *testing.T) {
+	for _, c := range []struct {
+		m    events.Message
+		id   string
+		gone bool
+	}{
+		{events.Message{Type: "container", Action: "start", Actor: events.Actor{ID: "a"}}, "a", false},
+		{events.Message{Type: "container", Action: "die", Actor: events.Actor{ID: "a"}}, "a", true},
+		{events.Message{Type: "network", Action: "connect", Actor: events.Actor{ID: "net", Attributes: map[string]string{"container": "b"}}}, "b", false},
+		{events.Message{Type: "network", Action: "create", Actor: events.Actor{ID: "net"}}, "", false},
+	} {
+		if id, gone := concerns(c.m); id != c.id || gone != c.gone {
+			t.Errorf("%+v: got %q, %v", c.m, id, gone)
+		}
+	}
+}
+
+func TestPortProblem(t *testing.T) {
+	low := forward{place: place{"tcp", netip.MustParseAddrPort("127.0.0.1:80")}, Container: "web"}
+	p := portProblem(low, &os.SyscallError{Syscall: "bind", Err: fs.ErrPermission})
+	if p.Code != "port-forbidden" || !strings.Contains(p.Text, `"web"`) || p.Hint == "" {
+		t.Errorf("a low port: %+v", p)
+	}
+	if p := portProblem(low, errors.New("odd")); p.Code != "port-failed" || !strings.Contains(p.Text, "odd") {
+		t.Errorf("another error: %+v", p)
+	}
+}
+
+func TestGuestProxy(t *testing.T) {
+	for _, c := range []struct {
+		env  []string
+		want map[string]string
+	}{
+		{[]string{"HOME=/root", "NO_PROXY=example.com"}, nil},
+		{[]string{"https_proxy=http://proxy.example:3128"}, map[string]string{
+			"HTTPS_PROXY": "http://proxy.example:3128",
+			"NO_PROXY":    "localhost,127.0.0.0/8,::1,192.168.127.0/24,host.docker.internal,gateway.docker.internal",
+		}},
+		{[]string{"http_proxy=http://lower:1", "HTTP_PROXY=http://user:pw@localhost:8080/", "ALL_PROXY=127.0.0.1:9", "no_proxy=.corp"}, map[string]string{
+			"HTTP_PROXY": "http://user:pw@192.168.127.254:8080/", "ALL_PROXY": "http://192.168.127.254:9",
+			"NO_PROXY": "localhost,127.0.0.0/8,::1,192.168.127.0/24,host.docker.internal,gateway.docker.internal,.corp",
+		}},
+		{[]string{"HTTP_PROXY=http://[::1]:8080"}, map[string]string{
+			"HTTP_PROXY": "http://192.168.127.254:8080",
+			"NO_PROXY":   "localhost,127.0.0.0/8,::1,192.168.127.0/24,host.docker.internal,gateway.docker.internal",
+		}},
+	} {
+		if got := guestProxy(c.env, testAddresses); !maps.Equal(got, c.want) {
+			t.Errorf("%q: got %q", c.env, got)
+		}
+	}
+}
+
+func TestParseMounts(t *testing.T) {
+	got := parseMounts("proc /proc proc rw 0 0\nhome /Users/anna\\040b virtiofs rw 0 0\nbroken\n")
+	if want := map[string]bool{"/proc": true, "/Users/anna b": true}; !maps.Equal(got, want) {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestVirtiofsdArgs(t *testing.T) {
+	share := Share{Tag: "home", Host: "/home/a,b", ReadOnly: true}
+	for _, c := range []struct {
+		server virtiofsd
+		root   bool
+		want   string
+	}{
+		{virtiofsd{}, true, `-f --socket-path=/s -o source=/home/a\,b -o cache=auto -o xattr -o announce_submounts -o sandbox=namespace`},
+		{virtiofsd{}, false, `-f --socket-path=/s -o source=/home/a\,b -o cache=auto -o xattr -o announce_submounts -o sandbox=chroot`},
+		{virtiofsd{rust: true, readOnly: true}, true, "--socket-path=/s --shared-dir=/home/a,b --cache=auto --xattr --announce-submounts --inode-file-handles=never --sandbox=chroot --readonly"},
+		{virtiofsd{rust: true}, false, "--socket-path=/s --shared-dir=/home/a,b --cache=auto --xattr --announce-submounts --inode-file-handles=never --sandbox=namespace"},
+	} {
+		if got := strings.Join(c.server.args(share, "/s", c.root), " "); got != c.want {
+			t.Errorf("%+v: got\n%s", c.server, got)
+		}
+	}
+}
+
+func TestSlept(t *testing.T) {
+	now := time.Now()
+	if slept(now, now.Add(time.Second)) {
+		t.Error("a second that both clocks counted is taken for sleep")
+	}
+}
+
+func TestOptionsAreComplete(t *testing.T) {
+	if _, err := (Options{}).withDefaults(); err == nil || !strings.Contains(err.Error(), "is missing") {
+		t.Errorf("got %v", err)
+	}
+}
