@@ -54,7 +54,7 @@ func TestVMMeasure(t *testing.T) {
 	if *measureVM == "" {
 		t.Skip("measures: use make bench-vm")
 	}
-	for _, p := range []string{"qemu-system-x86_64", "mmdebstrap", "mke2fs"} {
+	for _, p := range []string{"qemu-system-x86_64", "mmdebstrap", "mke2fs", "unshare"} {
 		if _, err := exec.LookPath(p); err != nil {
 			t.Fatal(err)
 		}
@@ -149,11 +149,12 @@ func newRival(t *testing.T) *rival {
 	r := &rival{dir: t.TempDir()}
 	root := filepath.Join(r.dir, "root")
 	run := func(name string, args ...string) {
-		if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", name, err, out)
 		}
 	}
-	run("mmdebstrap", "--variant=minbase", "--customize-hook="+rivalSetup,
+	// In a mount namespace of its own: what mmdebstrap mounts goes with it, also when it is killed, so that nothing removes files through those mounts.
+	run("unshare", "--mount", "--propagation=private", "mmdebstrap", "--variant=minbase", "--customize-hook="+rivalSetup,
 		"--include=systemd-sysv,udev,dbus,linux-image-cloud-amd64,initramfs-tools,docker.io,iproute2,iptables,ca-certificates", "bookworm", root)
 	run("mke2fs", "-q", "-t", "ext4", "-d", root, filepath.Join(r.dir, "disk"), "3G")
 	for pattern, into := range map[string]*string{"vmlinuz-*": &r.kernel, "initrd.img-*": &r.initrd} {
