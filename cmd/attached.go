@@ -114,7 +114,7 @@ func (s *session) run(ctx context.Context, plan compose.Plan) error {
 	end, err := s.untilApplied(applied, abort)
 	switch {
 	case err != nil && ctx.Err() == nil && end == nil:
-		return s.a.explainFailure(ctx, s.e, s.p, failures, err)
+		return s.undo(ctx, s.a.explainFailure(ctx, s.e, s.p, failures, err))
 	case ctx.Err() != nil || end != nil:
 	default:
 		end, err = s.untilEnd(ctx)

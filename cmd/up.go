@@ -254,7 +254,34 @@ func (u *upRun) detached(ctx context.Context, plan compose.Plan) error {
 	defer cancel()
 	o := u.applyOptions("up")
 	o.settled = settled(u.p, u.have, plan)
-	return u.a.applyAndExplain(ctx, u.e, u.p, plan, o)
+	return u.undo(ctx, u.a.applyAndExplain(ctx, u.e, u.p, plan, o))
+}
+
+// undo takes back what an `up` that failed with err has done, if that is asked for, and returns err. One that the user ends is left as it is, as the
+// next goes on from there.
+func (u *upRun) undo(ctx context.Context, err error) error {
+	if err == nil || !u.o.rollback || errors.Is(context.Cause(ctx), context.Canceled) {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx) // a deadline of --wait-timeout is over
+	now, observeErr := u.e.Observe(ctx, compose.QueryFor(u.p))
+	if observeErr != nil {
+		u.a.warn("nothing is undone: " + observeErr.Error())
+		return err
+	}
+	plan, planErr := compose.NewRollbackPlan(u.p, u.have, now, u.o.timeout.value)
+	if planErr != nil {
+		u.a.warn("nothing is undone: " + planErr.Error())
+		return err
+	}
+	u.a.warnAll(plan.Warnings)
+	if plan.Empty() {
+		u.a.say("There is nothing to undo")
+		return err
+	}
+	u.a.say("Undoing what was done")
+	_ = u.a.applyAndExplain(ctx, u.e, u.p, plan, applyOptions{heading: "rollback"}) // it says itself what is wrong
+	return err
 }
 
 // settled are the containers of the project that the plan does not touch, as they are.

@@ -142,6 +142,7 @@ type upOptions struct {
 	attach, noAttach                         []string
 	exitCodeFrom                             string
 	waitTimeout                              int
+	rollback                                 bool
 	// again: the warnings of the project have been shown.
 	again bool
 }
@@ -162,6 +163,7 @@ func (o *upOptions) register(f *pflag.FlagSet) {
 	f.BoolVar(&o.noColor, "no-color", false, "show output without colors")
 	f.BoolVar(&o.noPrefix, "no-log-prefix", false, "show output without the containers' names")
 	f.BoolVar(&o.timestamps, "timestamps", false, "show when each line of output came")
+	f.BoolVar(&o.rollback, "rollback", false, "if it fails, undo what was done; volumes stay")
 	f.BoolVarP(&o.watch, "watch", "w", false, "follow source files and bring changes into the containers, as dev watch does")
 	f.BoolVar(&o.menu, "menu", false, "offer keys on a terminal while attached: watch, view, detach")
 }
