@@ -88,6 +88,22 @@ func TestDiffForwards(t *testing.T) {
 	}
 }
 
+func TestBorrowed(t *testing.T) {
+	have := map[place]forward{}
+	for _, f := range wantedForwards(map[string]containerPorts{"1": {"web", ports(
+		"0.0.0.0:80=80/tcp", "127.0.0.1:81=81/tcp", "127.0.0.9:81=81/tcp", "[2001:db8::1]:82=82/tcp", "192.168.1.5:83=83/tcp", "10.0.0.1:84=84/udp", "192.168.1.5:85=85/tcp",
+	)}}, testAddresses) {
+		have[f.place] = f
+	}
+	if got := fmt.Sprint(borrowed(have)); got != "[10.0.0.1 192.168.1.5]" {
+		t.Errorf("got %s", got)
+	}
+	script := addressScript([]netip.Addr{netip.MustParseAddr("10.0.0.1")}, []netip.Addr{netip.MustParseAddr("10.0.0.2")})
+	if want := "ip route del local 10.0.0.2 dev lo table local 2>/dev/null || true\nip route replace local 10.0.0.1 dev lo table local\n"; script != want {
+		t.Errorf("script\n%s", script)
+	}
+}
+
 func TestConcerns(t *testing.T) {
 	for _, c := range []struct {
 		m    events.Message

@@ -28,6 +28,8 @@ type forwards struct {
 	there      map[place]forward // served, or tried
 	serving    map[place]func()  // ends one, and waits for its listener
 	closed     bool
+	lent       []netip.Addr    // the host's addresses that the guest has
+	lending    <-chan struct{} // closed when the last change of them is through
 }
 
 // startPorts serves the ports of what runs now, and follows the engine from then on.
@@ -105,6 +107,53 @@ func (f *forwards) apply() {
 	}
 	for _, fw := range begin {
 		f.begin(fw)
+	}
+	f.borrow(borrowed(f.there))
+}
+
+// borrow gives the guest the addresses that its listeners need, without waiting: a connection that comes earlier is tried again by the network. f.mu is held.
+func (f *forwards) borrow(want []netip.Addr) {
+	isIn := func(list []netip.Addr) func(netip.Addr) bool {
+		return func(a netip.Addr) bool { return slices.Contains(list, a) }
+	}
+	add, remove := slices.DeleteFunc(slices.Clone(want), isIn(f.lent)), slices.DeleteFunc(slices.Clone(f.lent), isIn(want))
+	f.lent = want
+	if len(add)+len(remove) == 0 {
+		return
+	}
+	before, after := f.lending, make(chan struct{})
+	f.lending = after
+	f.a.work.Go(func() {
+		defer close(after)
+		if before != nil {
+			<-before // in the order of the changes
+		}
+		f.a.runInGuest(addressScript(add, remove))
+	})
+}
+
+// again gives a guest that has started anew what it had.
+func (f *forwards) again() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lent = nil
+	f.borrow(borrowed(f.there))
+}
+
+// runInGuest runs a script, and logs what goes wrong.
+func (a *agent) runInGuest(script string) {
+	ctx, cancel := context.WithTimeout(a.ctx, prepareWait)
+	defer cancel()
+	s, err := a.link.get(ctx)
+	if err == nil {
+		var out string
+		if out, err = runScript(ctx, s.ssh, script); err == nil {
+			return
+		}
+		err = fmt.Errorf("%w: %s", err, out)
+	}
+	if a.ctx.Err() == nil {
+		a.log.Warn("the guest could not be given an address of the host", "error", err)
 	}
 }
 

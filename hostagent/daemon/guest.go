@@ -33,11 +33,9 @@ func guestEngine() map[string]json.RawMessage {
 	return map[string]json.RawMessage{"mtu": json.RawMessage(size), "default-network-opts": networks}
 }
 
-// guestScript makes what containers publish on the guest's loopback, or on addresses of the host's that the guest does not have, reachable for this side
-// and nobody else: connections from the dialer's address to the loopback's stand-in go to 127.0.0.1, and other ones from it that the engine has no
-// rule for are for the guest itself, whatever address they name. It can be repeated.
+// guestScript makes what containers publish on the guest's loopback reachable for this side and nobody else: connections from the dialer's address to
+// the loopback's stand-in go to 127.0.0.1. It can be repeated.
 func guestScript(at network.Addresses) string {
-	const mark, table = "0x646576", "100"
 	return fmt.Sprintf(`set -e
 nft -f - <<'RULES'
 table ip dev-host {}
@@ -47,17 +45,23 @@ table ip dev-host {
 		type nat hook prerouting priority -110;
 		ip saddr %[1]s ip daddr %[2]s dnat to 127.0.0.1
 	}
-	chain local {
-		type filter hook prerouting priority -90;
-		ip saddr %[1]s ct status & dnat != dnat meta mark set %[3]s
-	}
 }
 RULES
 for f in /proc/sys/net/ipv4/conf/e*/route_localnet; do echo 1 > $f; done
-ip rule del fwmark %[3]s 2>/dev/null || true
-ip rule add fwmark %[3]s lookup %[4]s
-ip route replace local default dev lo table %[4]s
-`, at.Dialer, at.Loopback, mark, table)
+`, at.Dialer, at.Loopback)
+}
+
+// addressScript gives the guest addresses of the host's, at which containers publish ports, or takes them away: the engine's listeners answer at no others.
+// Meanwhile the guest cannot reach the host by these; host.docker.internal stays.
+func addressScript(add, remove []netip.Addr) string {
+	var b strings.Builder
+	for _, a := range remove {
+		fmt.Fprintf(&b, "ip route del local %s dev lo table local 2>/dev/null || true\n", a)
+	}
+	for _, a := range add {
+		fmt.Fprintf(&b, "ip route replace local %s dev lo table local\n", a)
+	}
+	return b.String()
 }
 
 // proxyNames are the settings that are handed on.

@@ -137,12 +137,15 @@ func (l *link) openControl(client *ssh.Client) (*proto.Client, error) {
 // prepare makes the loopback of a guest that was just reached reachable.
 func (l *link) prepare(s *session) {
 	defer close(s.prepared)
+	if f := l.a.forwards.Load(); f != nil {
+		defer f.again()
+	}
 	ctx, cancel := context.WithTimeout(l.a.ctx, prepareWait)
 	defer cancel()
 	var p *hostagent.Problem
 	if out, err := runScript(ctx, s.ssh, guestScript(l.a.net.Load().Addresses)); err != nil {
 		p = &hostagent.Problem{
-			Code: "loopback-ports", Text: fmt.Sprintf("ports published on 127.0.0.1 or on single addresses of the host are slow: %v: %s", err, out),
+			Code: "loopback-ports", Text: fmt.Sprintf("ports published on 127.0.0.1 are slow: %v: %s", err, out),
 			Hint: "upgrade the machine's image: `dev machine upgrade " + l.a.o.Machine + "`",
 		}
 	}

@@ -80,8 +80,20 @@ func containerForwards(c containerPorts, at network.Addresses) []forward {
 	return out
 }
 
-// guestSide is where in the guest the engine listens for a host address. The guest has its own address and a stand-in for its loopback; it takes
-// what is sent to other IPv4 addresses for its own (see guestScript). IPv6 is not spoken between here and there.
+// borrowed are the host's addresses that the guest has to have for some forwards, in order.
+func borrowed(forwards map[place]forward) []netip.Addr {
+	var out []netip.Addr
+	for p, f := range forwards {
+		if a := p.Host.Addr(); a.Is4() && !a.IsUnspecified() && !a.IsLoopback() && f.Guest.Addr() == a {
+			out = append(out, a)
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}
+
+// guestSide is where in the guest the engine listens for a host address. The guest has its own address and a stand-in for its loopback; other addresses
+// of the host it borrows (see addressScript). IPv6 is not spoken between here and there.
 func guestSide(host netip.AddrPort, at network.Addresses) (guest netip.AddrPort, inside bool) {
 	addr := host.Addr().Unmap()
 	switch {
