@@ -381,7 +381,7 @@ func (m *vm) kill() {
 }
 
 // patience is for what software emulation on a busy machine may take.
-const patience = 5 * time.Minute
+const patience = 10 * time.Minute
 
 // await calls f until it succeeds; the test fails with the console when the machine ends or takes too long.
 func (m *vm) await(what string, f func() error) {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -101,6 +102,8 @@ func (m *machine) bring(ctx context.Context) {
 	wg.Wait()
 	m.late(ctx)
 	m.record.keepLog("/var/log/dev/boot.log")
+	m.index = nil // modprobe reads its own
+	debug.FreeOSMemory()
 }
 
 // load loads modules beside what else goes on; the channel is closed when that is over. What is missing, its user will name.
