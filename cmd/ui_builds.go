@@ -24,16 +24,16 @@ type builds struct {
 	// running are the builds under way, by operation.
 	running map[int]bool
 	began   time.Time
-	steps   []*buildStep
-	byID    map[string]*buildStep
-	number  int
+	// steps are those that have begun, in that order; byID are all.
+	steps []*buildStep
+	byID  map[string]*buildStep
 	// tell, if set, is given a line for each thing that happens, as it happens.
 	tell func(line string)
 }
 
 // buildStep is one step of one build.
 type buildStep struct {
-	number int
+	number int // 0 before it begins
 	name   string
 	spans  []span
 	cached bool
@@ -42,7 +42,6 @@ type buildStep struct {
 	tail   []string
 	// partial is output after its last end of line.
 	partial []byte
-	told    bool // its name
 }
 
 // span is a time at which a step ran; one that runs has no end.
@@ -98,10 +97,8 @@ func (b *builds) step(service, id string) *buildStep {
 	key := service + " " + id
 	x := b.byID[key]
 	if x == nil {
-		b.number++
-		x = &buildStep{number: b.number}
+		x = &buildStep{}
 		b.byID[key] = x
-		b.steps = append(b.steps, x)
 	}
 	return x
 }
@@ -167,17 +164,18 @@ func (x *buildStep) elapsed(now time.Time) time.Duration {
 	return all
 }
 
-// introduce tells the step's name once.
+// introduce gives the step its number when it begins, and tells its name.
 func (x *buildStep) introduce(b *builds) {
-	if !x.told {
-		x.told = true
+	if x.number == 0 {
+		b.steps = append(b.steps, x)
+		x.number = len(b.steps)
 		x.say(b, x.name)
 	}
 }
 
 // say tells a line about the step.
 func (x *buildStep) say(b *builds, text string) {
-	if b.tell != nil {
+	if b.tell != nil && x.number > 0 {
 		b.tell(fmt.Sprintf("#%d %s", x.number, text))
 	}
 }

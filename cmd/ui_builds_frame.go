@@ -42,8 +42,8 @@ func (b *builds) frameLocked(in frameInput) []frameLine {
 			done++
 		}
 	}
-	head := fmt.Sprintf("[+] Building %.1fs (%d/%d)", max(0, in.now.Sub(b.began).Seconds()), done, len(b.steps))
-	if in.final && done == len(b.steps) {
+	head := fmt.Sprintf("[+] Building %.1fs (%d/%d)", max(0, in.now.Sub(b.began).Seconds()), done, len(b.byID))
+	if in.final && done == len(b.byID) {
 		head += " FINISHED"
 	}
 	head = cut(head, in.width-1)
@@ -68,32 +68,26 @@ func (b *builds) frameLocked(in frameInput) []frameLine {
 
 // visible picks the steps to draw when not all fit: those that run or failed first, then the latest, in their order.
 func (b *builds) visible(in frameInput) (shown []*buildStep, hidden int) {
-	var begun []*buildStep
-	for _, x := range b.steps {
-		if x.told {
-			begun = append(begun, x)
-		}
-	}
 	room := in.height - 3
-	if in.final || len(begun) <= room {
-		return begun, 0
+	if in.final || len(b.steps) <= room {
+		return b.steps, 0
 	}
 	room = max(1, room-1)
 	keep := map[*buildStep]bool{}
-	for _, x := range begun {
+	for _, x := range b.steps {
 		if (x.runs() || x.failed != "") && len(keep) < room {
 			keep[x] = true
 		}
 	}
-	for i := len(begun) - 1; i >= 0 && len(keep) < room; i-- {
-		keep[begun[i]] = true
+	for i := len(b.steps) - 1; i >= 0 && len(keep) < room; i-- {
+		keep[b.steps[i]] = true
 	}
-	for _, x := range begun {
+	for _, x := range b.steps {
 		if keep[x] {
 			shown = append(shown, x)
 		}
 	}
-	return shown, len(begun) - len(shown)
+	return shown, len(b.steps) - len(shown)
 }
 
 // frameLine draws a step: mark, name, and its time at the right.
