@@ -5,6 +5,8 @@ package cmd
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/spf13/cobra"
@@ -28,6 +30,7 @@ snapshot restore brings them back.`,
 		Example: `  dev down                    containers and networks
   dev down -v                 volumes, too; a snapshot of them is kept
   dev down --rmi local        images that were built without a name of their own, too
+  dev --profile debug down    only the services of that profile
   dev -p shop down            a project whose Compose file is gone`,
 	})
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -43,7 +46,11 @@ snapshot restore brings them back.`,
 				return compose.Query{Project: name}
 			},
 			plan: func(name string, p *types.Project, have compose.Snapshot) (compose.Plan, error) {
-				o.Services, o.Timeout = args, timeout.value
+				var err error
+				if o.Services, err = a.downServices(p, args); err != nil {
+					return compose.Plan{}, err
+				}
+				o.Timeout = timeout.value
 				o.RemoveOrphans = o.RemoveOrphans || isTrue(a.setting(p, "COMPOSE_REMOVE_ORPHANS"))
 				plan, err := compose.NewDownPlan(name, p, have, o)
 				if err == nil && plan.Empty() {
@@ -72,4 +79,22 @@ snapshot restore brings them back.`,
 		return pflag.NormalizedName(name)
 	})
 	return c
+}
+
+// downServices are the services to take down: the named ones, else those of the profiles that --profile names, else all (none are returned). A profile given
+// with down means its services, not the whole application with them; "*" means all.
+func (a *app) downServices(p *types.Project, named []string) ([]string, error) {
+	if len(named) > 0 || len(a.profiles) == 0 || p == nil || slices.Contains(a.profiles, "*") {
+		return named, nil
+	}
+	var services []string
+	for _, name := range p.ServiceNames() {
+		if slices.ContainsFunc(p.Services[name].Profiles, func(profile string) bool { return slices.Contains(a.profiles, profile) }) {
+			services = append(services, name)
+		}
+	}
+	if len(services) == 0 {
+		return nil, withHint(fmt.Errorf("no service is in the profile %s", strings.Join(a.profiles, ", ")), "dev down, or dev --profile '*' down, takes all down")
+	}
+	return services, nil
 }
