@@ -18,6 +18,7 @@ import (
 	"github.com/seed71221737/dev/machine"
 	"github.com/seed71221737/dev/machine/drivertest"
 	"github.com/seed71221737/dev/machine/process"
+	"github.com/seed71221737/dev/machine/qemu"
 )
 
 func (h *home) processes(kind string) []process.Process {
@@ -233,6 +234,16 @@ func TestStartNeedsQEMU(t *testing.T) {
 		t.Errorf("start with an old QEMU: %v", err)
 	}
 	h.phase(m, machine.PhaseStopped)
+	gone := *h.store
+	gone.Drivers = map[string]machine.Driver{"qemu": &qemu.Driver{Images: h.store.Images, State: h.dir, Logger: h.store.Logger, Program: filepath.Join(h.dir, "qemu-system-x86_64")}}
+	m, err := gone.Get("m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var missing *qemu.MissingError
+	if err := m.Start(h.ctx(), nil); !errors.As(err, &check) || !errors.As(err, &missing) || !strings.Contains(missing.Hint(), "install") {
+		t.Errorf("start without QEMU: %v", err)
+	}
 }
 
 // TestBrokenMachines: every command names what is wrong, and rm works.

@@ -191,15 +191,22 @@ func (m *Machine) endHelpers(ctx context.Context) error {
 	return nil
 }
 
-// EndVM ends a VM that no agent serves: with the power button if there is grace, and then by force.
+// buttonPause is how often the power button is pressed: a guest that is booting does not notice it, and a monitor may just have lost its client.
+const buttonPause = 3 * time.Second
+
+// EndVM ends a VM that no agent serves: with the power button while there is grace, and then by force.
 func EndVM(ctx context.Context, vm hostagent.VM, grace time.Duration) error {
 	if grace > 0 {
 		wait, cancel := context.WithTimeout(ctx, grace)
 		defer cancel()
-		if vm.PowerOff(wait) == nil {
+		again := time.NewTicker(buttonPause)
+		defer again.Stop()
+		for wait.Err() == nil {
+			_ = vm.PowerOff(wait) // whether it helps shows in the VM's end
 			select {
 			case <-vm.Done():
 				return nil
+			case <-again.C:
 			case <-wait.Done():
 			}
 		}

@@ -126,10 +126,9 @@ func TestCheckNamesWhatIsMissing(t *testing.T) {
 	if err := standIn(images, drivertest.StandInOld)(t).Check(t.Context(), machine.Spec{Arch: "amd64", Accelerator: "tcg"}); !errors.As(err, &old) || old.Version != "6.2" {
 		t.Errorf("old QEMU: %v", err)
 	}
-	t.Setenv("PATH", t.TempDir())
 	var missing *MissingError
-	d := &Driver{Images: images, Logger: discard()}
-	if err := d.Check(t.Context(), machine.Spec{Arch: "arm64"}); err != nil && !errors.As(err, &missing) {
+	d := &Driver{Images: images, Logger: discard(), Program: filepath.Join(t.TempDir(), "qemu-system-aarch64")}
+	if err := d.Check(t.Context(), machine.Spec{Arch: "arm64"}); !errors.As(err, &missing) {
 		t.Errorf("no QEMU: %v", err)
 	}
 	for goos, want := range map[string]string{"linux": "apt-get install qemu-system-arm", "darwin": "brew install qemu", "windows": "winget install"} {

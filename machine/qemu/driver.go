@@ -4,7 +4,9 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -174,6 +176,9 @@ func checkVersion(ctx context.Context, program string) error {
 	cmd := exec.CommandContext(ctx, program, "--version")
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
+		return &MissingError{Program: program, OS: runtime.GOOS}
+	}
 	if err != nil {
 		return fmt.Errorf("ask %q for its version: %w", program, err)
 	}
