@@ -29,18 +29,16 @@ func hostCertificates(log *slog.Logger) string {
 func readCertificates(folders []string) string {
 	var b strings.Builder
 	for _, folder := range folders {
-		_ = filepath.WalkDir(folder, func(path string, d os.DirEntry, err error) error { // a folder that is not there has none
-			if err != nil || d.IsDir() {
-				return nil
-			}
-			switch filepath.Ext(path) {
+		files, _ := filepath.Glob(filepath.Join(folder, "*")) // the pattern is one
+		deeper, _ := filepath.Glob(filepath.Join(folder, "*", "*"))
+		for _, f := range append(files, deeper...) {
+			switch filepath.Ext(f) {
 			case ".crt", ".pem", ".cer", ".0":
-				data, _ := os.ReadFile(path) // who may not read it does not trust it either
+				data, _ := os.ReadFile(f) // who may not read it does not trust it either
 				b.Write(data)
 				b.WriteByte('\n')
 			}
-			return nil
-		})
+		}
 	}
 	return b.String()
 }

@@ -80,7 +80,7 @@ func (l *link) open(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	_ = conn.SetDeadline(time.Now().Add(handshakeWait))
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	config := &ssh.ClientConfig{User: "root", Auth: []ssh.AuthMethod{ssh.PublicKeys(l.a.o.Key)}, HostKeyCallback: ssh.FixedHostKey(l.a.o.HostKey), ClientVersion: "SSH-2.0-dev"}
 	c, channels, requests, err := ssh.NewClientConn(conn, "machine", config)
@@ -159,7 +159,7 @@ func runScript(ctx context.Context, client *ssh.Client, script string) (string, 
 	if err != nil {
 		return "", err
 	}
-	stop := context.AfterFunc(ctx, func() { s.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
 	defer s.Close()
 	s.Stdin = strings.NewReader(script)

@@ -76,7 +76,7 @@ func (a *agent) within(ctx context.Context, stage hostagent.Stage, do func(conte
 	if err != nil && ctx.Err() != nil {
 		// Why it was broken off is the reason; what was under way tells where.
 		if cause := context.Cause(ctx); !errors.Is(err, cause) {
-			err = fmt.Errorf("%w (%v)", cause, err)
+			err = fmt.Errorf("%w (%w)", cause, err)
 		}
 	}
 	return err

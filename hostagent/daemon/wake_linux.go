@@ -19,7 +19,7 @@ func watchWake(ctx context.Context, woken chan<- struct{}) {
 		return
 	}
 	f := os.NewFile(uintptr(fd), "timerfd")
-	stop := context.AfterFunc(ctx, func() { f.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = f.Close() })
 	defer stop()
 	defer f.Close()
 	never := unix.ItimerSpec{Value: unix.Timespec{Sec: math.MaxInt32}}

@@ -3,12 +3,15 @@
 package daemon
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -179,6 +182,29 @@ func TestVirtiofsdArgs(t *testing.T) {
 		if got := strings.Join(c.server.args(share, "/s", c.root), " "); got != c.want {
 			t.Errorf("%+v: got\n%s", c.server, got)
 		}
+	}
+}
+
+func TestCertificates(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: newAuthority(t).cert.Raw}))
+	leaf := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: newAuthority(t).leaf(x509.ExtKeyUsageServerAuth).Leaf.Raw}))
+	write("company.crt", "the company's\n"+ca)
+	write("again/company.pem", ca)
+	write("server.crt", leaf)
+	write("notes.txt", ca)
+	write("damaged.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+	if got := keepAuthorities(readCertificates([]string{dir, filepath.Join(dir, "nothing")})); got != ca {
+		t.Errorf("got %q, want the one authority", got)
 	}
 }
 
