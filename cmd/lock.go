@@ -155,7 +155,7 @@ func basesOf(p *types.Project, s types.ServiceConfig) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	return watch.BaseImages(f, args, contexts)
 }
 
@@ -281,7 +281,7 @@ func (a *app) writeLock(ctx context.Context, job lockJob, update bool, services 
 
 // enforceLock pins the project's images to what the lock file has, if there is one; what it lacks is remembered for [app.tellDrift].
 func (a *app) enforceLock(p *types.Project) (*types.Project, error) {
-	if _, err := os.Stat(filepath.Join(p.WorkingDir, compose.LockName)); err != nil || a.getenv(lockVariable) == "off" {
+	if !fileExists(filepath.Join(p.WorkingDir, compose.LockName)) || a.getenv(lockVariable) == "off" {
 		return p, nil
 	}
 	job, err := a.newLockJob(p)
@@ -297,4 +297,10 @@ func (a *app) tellDrift() {
 	for _, ref := range a.unlocked {
 		a.warn(fmt.Sprintf("image %s is not in %s: it is used as the registry has it now; dev lock adds it", ref, compose.LockName))
 	}
+}
+
+// fileExists reports whether there is something at a path; what cannot be looked at is met again when it is read.
+func fileExists(name string) bool {
+	_, err := os.Lstat(name)
+	return err == nil || !errors.Is(err, fs.ErrNotExist)
 }

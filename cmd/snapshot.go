@@ -238,7 +238,7 @@ func readBlob(store snapshots.Store, s snapshots.Snapshot, key string, read func
 		if err != nil {
 			return err
 		}
-		defer r.Close() //nolint:errcheck // read only
+		defer r.Close()
 		return read(r)
 	}
 	return fmt.Errorf("snapshot %q has no volume %q", s.Name, key)

@@ -295,7 +295,7 @@ func (e restoringEngine) Do(ctx context.Context, op compose.Op, made compose.Res
 	if err != nil {
 		return compose.Result{}, err
 	}
-	defer archive.Close() //nolint:errcheck // read only
+	defer archive.Close()
 	return compose.Result{ID: op.Ref.ID}, e.FillVolume(ctx, op.Ref.ID, archive)
 }
 

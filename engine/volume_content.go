@@ -39,7 +39,7 @@ func (c *Client) ReadVolume(ctx context.Context, name string, read func(archive 
 		if err != nil {
 			return c.explain(err)
 		}
-		defer r.Content.Close() //nolint:errcheck // read to its end, or given up
+		defer r.Content.Close()
 		return read(r.Content)
 	})
 }
@@ -162,7 +162,7 @@ func (c *Client) makeEmptyImage(ctx context.Context, api *client.Client) error {
 	if err != nil {
 		return err
 	}
-	defer r.Close() //nolint:errcheck // read to its end
+	defer r.Close()
 	_, err = io.Copy(io.Discard, r)
 	return err
 }

@@ -4,6 +4,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -38,7 +39,10 @@ func (h Host) engine(ctx context.Context, open func(context.Context) (Engine, er
 	}
 	if err != nil {
 		fix := "dev engine start"
-		if hinter, ok := err.(interface{ Hint() string }); ok {
+		if hinter, ok := errors.AsType[interface {
+			error
+			Hint() string
+		}](err); ok {
 			fix = hinter.Hint()
 		}
 		return []Finding{{Severity: Broken, What: "the engine does not answer", Cause: err.Error(), Fix: fix}}

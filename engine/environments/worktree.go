@@ -59,8 +59,11 @@ func readGitFile(root string) (Worktree, error) {
 	}
 	gitDir = absolute(root, strings.TrimRight(gitDir, "\r"))
 	shared, err := os.ReadFile(filepath.Join(gitDir, "commondir"))
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return Worktree{Root: root, Main: root}, nil // a submodule, or a repository whose files are elsewhere
+	}
+	if err != nil {
+		return Worktree{}, fmt.Errorf("find the git worktree: %w", err)
 	}
 	common := absolute(gitDir, strings.TrimSpace(string(shared)))
 	w := Worktree{Root: root, Name: filepath.Base(gitDir), Main: strings.TrimSuffix(common, ".git")}

@@ -152,7 +152,7 @@ func (s Store) check(ctx context.Context, digest string) error {
 	if err != nil {
 		return err
 	}
-	defer r.Close() //nolint:errcheck // read only
+	defer r.Close()
 	_, err = io.Copy(io.Discard, &contextReader{ctx, r})
 	return err
 }
