@@ -23,12 +23,16 @@ import (
 	"github.com/seed71221737/dev/internal/program"
 )
 
-// Status is what a build's progress tells, with what it is made of.
+// What a build's progress tells, in the words of package wire.
 type (
+	// Status says what changed about a build's steps.
 	Status = wire.Status
-	Step   = wire.Step
-	Part   = wire.Part
-	Log    = wire.Log
+	// Step is a step of a build.
+	Step = wire.Step
+	// Part is something within a step, such as a layer that is fetched.
+	Part = wire.Part
+	// Log is output of a step.
+	Log = wire.Log
 )
 
 // lastWords is how long a cancelled build may take to say how its steps ended.

@@ -88,7 +88,7 @@ func TestAnswers(t *testing.T) {
 			t.Errorf("credentials: %+v, %v", got, err)
 		case call.Dial != nil && (err != nil || got.Error != "not connected"):
 			t.Errorf("dial: %+v, %v", got, err)
-		case call == wire.Call{} && err != io.EOF:
+		case call == wire.Call{} && !errors.Is(err, io.EOF):
 			t.Errorf("nothing: %+v, %v", got, err)
 		}
 		_ = stream.Close()

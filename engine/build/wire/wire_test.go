@@ -4,6 +4,7 @@ package wire
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"reflect"
 	"strings"
@@ -48,7 +49,7 @@ func TestReadRefuses(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := Read(strings.NewReader(""), &Event{}); err != io.EOF {
+	if err := Read(strings.NewReader(""), &Event{}); !errors.Is(err, io.EOF) {
 		t.Errorf("the end: %v", err)
 	}
 }
