@@ -31,13 +31,13 @@ const eraseLine = "\r\x1b[K"
 
 func (m *menu) draw() {
 	if !m.hidden && !m.closed {
-		io.WriteString(m.out, eraseLine+m.paint(faint, m.text))
+		_, _ = io.WriteString(m.out, eraseLine+m.paint(faint, m.text))
 	}
 }
 
 func (m *menu) erase() {
 	if !m.hidden && !m.closed {
-		io.WriteString(m.out, eraseLine)
+		_, _ = io.WriteString(m.out, eraseLine)
 	}
 }
 
@@ -127,7 +127,7 @@ func (s *session) prepareWatch() error {
 			return err
 		}
 	case s.wantsMenu():
-		if rules, _, err := compose.WatchRules(s.p, s.services); err != nil || len(rules) == 0 {
+		if rules, _, _ := compose.WatchRules(s.p, s.services); len(rules) == 0 {
 			return nil // the key says what is missing
 		}
 	default:

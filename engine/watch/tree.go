@@ -417,8 +417,8 @@ func (t *Tree) look(top string, before map[string]stamp) ([]compose.WatchChange,
 				return err
 			}
 		}
-		info, err := d.Info()
-		if err != nil {
+		info, _ := d.Info()
+		if info == nil {
 			return nil // gone meanwhile, of which an event tells
 		}
 		now := stampOf(info)
