@@ -107,7 +107,7 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	re := regexp.MustCompile("(?m)" + args[0])
 	var out string
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		_ = ts.Exec(args[1], args[2:]...)
 		if out = ts.ReadFile("stdout"); re.MatchString(out) != neg {
 			return

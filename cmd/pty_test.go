@@ -92,7 +92,7 @@ func (s *screen) contents() string {
 func (s *screen) expect(pattern string) {
 	s.t.Helper()
 	re := regexp.MustCompile(pattern)
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if re.MatchString(s.contents()) {
 			return
 		}
@@ -187,7 +187,7 @@ func TestDetachKeysLeaveTheCommand(t *testing.T) {
 	if code := s.exit(before); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		if p.command("exec", "-T", "web", "test", "-e", "/tmp/went-on").Run() == nil {
 			return
 		}

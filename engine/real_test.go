@@ -40,7 +40,7 @@ func newReal(t *testing.T) *real {
 	t.Helper()
 	e := enginetest.Start(t)
 	enginetest.BusyboxImage(t, e.Client(t), busybox)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
 	return &real{t: t, Client: openClient(t, Options{Host: e.Host, ConfigDir: t.TempDir()}), ctx: ctx, project: name}

@@ -91,7 +91,7 @@ func (g *playground) move(from, to string) {
 // until takes changes until they add up to want: words path=content, folders left out.
 func (g *playground) until(want string) (sets int) {
 	g.t.Helper()
-	ctx, cancel := context.WithTimeout(g.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(g.t.Context(), 5*time.Minute)
 	defer cancel()
 	for {
 		if got := g.text(); got == want {
