@@ -37,7 +37,7 @@ compose's; dev X and dev compose X are the same.`,
 	})
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return a.settle(c) }
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newEngineCommand(a), newEnvCommand(a), newSnapshotCommand(a), newLockCommand(a), newDoctorCommand(a), newMachineCommand(a), newHostAgentCommand(a), newInstallPluginCommand(a), a.mount(&cobra.Command{
+	root.AddCommand(newEngineCommand(a), newEnvCommand(a), newSnapshotCommand(a), newLockCommand(a), newDoctorCommand(a), newUICommand(a), newMachineCommand(a), newHostAgentCommand(a), newInstallPluginCommand(a), a.mount(&cobra.Command{
 		Use:     "compose",
 		Short:   "The same commands, for fingers and scripts that type docker compose",
 		GroupID: groupRun,
