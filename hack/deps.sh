@@ -25,6 +25,7 @@ if [ "${1:-}" = machines ]; then
 	[ -f /usr/share/OVMF/OVMF_CODE_4M.fd ] || need ovmf
 	[ -f /usr/share/AAVMF/AAVMF_CODE.fd ] || need qemu-efi-aarch64
 	static_busybox || need busybox-static
+	have tmux || need tmux
 else
 	have gcc || need gcc
 	library libc.a || need libc6-dev
