@@ -97,6 +97,9 @@ func newFakeMachine(t *testing.T) *fakeMachine {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	m := &fakeMachine{t: t, dir: dir, at: network.Plan(netip.MustParsePrefix("192.168.127.0/24"))}
+	if err := os.WriteFile(m.file("shell"), []byte("#!/bin/sh\nexec cat >/dev/null\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	login, _ := newKeyPair(t)
 	host, hostPEM := newKeyPair(t)
 	m.vm = &fakeVM{t: t, done: make(chan struct{})}
@@ -132,8 +135,8 @@ func (m *fakeMachine) boot(l hostagent.Link, hostPEM string, login ssh.Signer) {
 		return
 	}
 	server := &guestagent.Server{
-		// Its shell does nothing: what the guest is set up with is not for this system.
-		HostKey: []byte(hostPEM), AuthorizedKeys: ssh.MarshalAuthorizedKey(login.PublicKey()), Shell: "/bin/true", AgentSocket: m.file("keys.sock"),
+		// Its shell only takes its input: what the guest is set up with is not for this system.
+		HostKey: []byte(hostPEM), AuthorizedKeys: ssh.MarshalAuthorizedKey(login.PublicKey()), Shell: m.file("shell"), AgentSocket: m.file("keys.sock"),
 		Log: slog.New(slog.DiscardHandler),
 		Control: &guestagent.Control{Program: "fake", StatusFile: m.file("status.json"), LogDir: m.dir, DataDir: m.dir, Docker: m.o.engineSocket, Power: func(bool) error {
 			if !m.vm.ignorePowerOff {

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/containers/gvisor-tap-vsock/pkg/tap"
-	"github.com/containers/gvisor-tap-vsock/pkg/types"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -49,7 +48,7 @@ type Network struct {
 	Addresses
 	config Config
 	stack  *stack.Stack
-	tap    *tap.Switch
+	card   *card
 	log    *slog.Logger
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -68,9 +67,8 @@ func New(c Config) (*Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the machine's network: %w", err)
 	}
-	n.tap = tap.NewSwitch(false)
-	endpoint.Connect(n.tap)
-	n.tap.Connect(endpoint)
+	n.card = &card{endpoint: endpoint, gateway: endpoint.LinkAddress()}
+	endpoint.Connect(n.card)
 	if err := n.makeStack(endpoint); err != nil {
 		n.cancel()
 		return nil, fmt.Errorf("make the machine's network: %w", err)
@@ -162,7 +160,7 @@ func (n *Network) Attach(conn net.Conn) error {
 	defer n.work.Done() // before the stack goes: it is given packets from here
 	stop := context.AfterFunc(n.ctx, func() { conn.Close() })
 	defer stop()
-	err := n.tap.Accept(n.ctx, conn, types.QemuProtocol)
+	err := n.card.serve(conn)
 	if n.ctx.Err() != nil {
 		return nil
 	}
@@ -189,7 +187,7 @@ func (n *Network) Connections() int { return int(n.open.Load()) }
 
 // Traffic is what the guest has received and sent so far, in bytes.
 func (n *Network) Traffic() (received, sent uint64) {
-	return atomic.LoadUint64(&n.tap.Sent), atomic.LoadUint64(&n.tap.Received)
+	return n.card.sent.Load(), n.card.received.Load()
 }
 
 // Close ends the network and everything in it, and waits for that.
