@@ -77,7 +77,7 @@ func (h *home) marked(m *machine.Machine) {
 // moments are the times after which a command is killed: from its first instruction to beyond its end. DEV_TEST_CRASH=1 asks for many.
 func moments(t *testing.T) []time.Duration {
 	t.Helper()
-	list := []int{5, 25, 60, 150}
+	list := []int{10, 40, 120}
 	if os.Getenv("DEV_TEST_CRASH") != "" {
 		list = []int{1, 5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200, 300}
 	}
