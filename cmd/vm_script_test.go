@@ -34,7 +34,7 @@ func TestVMScript(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(home) })
 	program := filepath.Join(home, "bin", "dev")
-	build := exec.Command("go", "build", "-o", program, "./dev")
+	build := exec.Command("go", "build", "-o", filepath.Dir(program)+string(filepath.Separator), "./dev", "./dev-hostagent", "./dev-build")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build dev: %v\n%s", err, out)
 	}
@@ -62,8 +62,7 @@ func TestVMScript(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	enginetest.BusyboxImage(t, c, "busybox:test")
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/vm",
+	params := testscript.Params{
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
@@ -81,7 +80,14 @@ func TestVMScript(t *testing.T) {
 			return name == "docker" && isProgram(os.Getenv("DEV_TEST_DOCKER")), nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"eventually": eventually, "get": get},
-	})
+	}
+	// The scripts of a folder run side by side; a restart is for none of them.
+	for _, dir := range []string{"testdata/vm", "testdata/vm/restart"} {
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			params.Dir = dir
+			testscript.Run(t, params)
+		})
+	}
 }
 
 // vmImage is the folder of the machine image to test with.
