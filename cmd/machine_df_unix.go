@@ -12,7 +12,7 @@ import (
 // allocated is what a sparse file takes up, in bytes.
 func allocated(info fs.FileInfo) int64 {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return int64(st.Blocks) * 512
+		return st.Blocks * 512
 	}
 	return info.Size()
 }

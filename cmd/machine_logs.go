@@ -124,7 +124,7 @@ func copyLines(w io.Writer, name string, offset int64, render func(string) strin
 	for {
 		line, err := r.ReadString('\n')
 		if err != nil {
-			return offset, nil //nolint:nilerr // the rest of the line comes later
+			return offset, nil // the rest of the line comes later
 		}
 		offset += int64(len(line))
 		if _, err := fmt.Fprintln(w, render(strings.TrimSuffix(line, "\n"))); err != nil {

@@ -5,6 +5,7 @@ package cmd
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -71,7 +72,7 @@ var machineHeaders = map[string]string{
 const machineTable = "table {{ .Name }}\t{{ .Active }}\t{{ .DriverName}}\t{{ .State }}\t{{ .URL }}\t{{ .Swarm }}\t{{ .DockerVersion }}\t{{ .Error}}"
 
 // writeMachines renders rows by a format: json, a Go template for each row, or one after "table " that gets headings and columns.
-func writeMachines(w io.Writer, rows []machineRow, format string) error {
+func writeMachines(w io.Writer, rows []machineRow, format string) (err error) {
 	if format == "json" {
 		return writeJSON(w, rows)
 	}
@@ -92,7 +93,7 @@ func writeMachines(w io.Writer, rows []machineRow, format string) error {
 			return fmt.Errorf("write the headings of --format %q: %w", format, err)
 		}
 		fmt.Fprintln(tabs)
-		defer tabs.Flush()
+		defer func() { err = errors.Join(err, tabs.Flush()) }()
 		w = tabs
 	}
 	for _, row := range rows {

@@ -13,5 +13,5 @@ func FreeSpace(dir string) (free, size uint64, err error) {
 		return 0, 0, err
 	}
 	block := uint64(st.Bsize)                                //nolint:gosec // a size; its type differs between systems
-	return uint64(st.Bavail) * block, st.Blocks * block, nil //nolint:gosec // a count; its type differs between systems
+	return st.Bavail * block, st.Blocks * block, nil
 }
