@@ -208,12 +208,12 @@ func newMachineConfigCommand(m *machines) *cobra.Command {
 	return c
 }
 
-// flags are the docker CLI's, which takes quotes off itself.
+// flags are the docker CLI's. They stand without quotes, which neither a shell takes off what $(…) gives nor, any more, the docker CLI.
 func (x machineAddress) flags() []string {
 	if x.certs == "" {
 		return []string{"-H=" + x.host}
 	}
-	file := func(name string) string { return fmt.Sprintf("%q", x.certs+string(os.PathSeparator)+name) }
+	file := func(name string) string { return x.certs + string(os.PathSeparator) + name }
 	return []string{"--tlsverify", "--tlscacert=" + file("ca.pem"), "--tlscert=" + file("cert.pem"), "--tlskey=" + file("key.pem"), "-H=" + x.host}
 }
 

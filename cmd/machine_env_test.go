@@ -77,7 +77,7 @@ func TestMachineFlags(t *testing.T) {
 		t.Errorf("local: %s", got)
 	}
 	got := strings.Join(machineAddress{host: "tcp://127.0.0.1:1", certs: "/m/tls"}.flags(), " ")
-	if want := `--tlsverify --tlscacert="/m/tls/ca.pem" --tlscert="/m/tls/cert.pem" --tlskey="/m/tls/key.pem" -H=tcp://127.0.0.1:1`; got != want {
+	if want := `--tlsverify --tlscacert=/m/tls/ca.pem --tlscert=/m/tls/cert.pem --tlskey=/m/tls/key.pem -H=tcp://127.0.0.1:1`; got != want {
 		t.Errorf("tcp: %s, want %s", got, want)
 	}
 }
