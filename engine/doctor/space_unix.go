@@ -12,6 +12,6 @@ func FreeSpace(dir string) (free, size uint64, err error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, 0, err
 	}
-	block := uint64(st.Bsize)                                //nolint:gosec // a size; its type differs between systems
+	block := uint64(st.Bsize) //nolint:gosec // a size; its type differs between systems
 	return st.Bavail * block, st.Blocks * block, nil
 }
