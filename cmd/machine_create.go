@@ -293,6 +293,9 @@ func (m *machines) create(ctx context.Context, s *machine.Store, name string, sp
 		return &machine.ExistsError{Name: name}
 	}
 	// Before an image is fetched or built: that takes minutes.
+	if err := machine.CheckNew(name, spec); err != nil {
+		return err
+	}
 	if err := s.Drivers[spec.Driver].Check(ctx, spec); err != nil {
 		return preCreate(&machine.CheckError{Driver: spec.Driver, Err: err})
 	}

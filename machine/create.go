@@ -69,6 +69,15 @@ func (s *Store) make(ctx context.Context, name string, spec Spec, sink Sink) err
 	return nil
 }
 
+// CheckNew says what is wrong with the name or the spec of a machine to be made, before an image is looked for: that may take minutes.
+func CheckNew(name string, spec Spec) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	spec.Version, spec.Image, spec.Previous = SpecVersion, strings.Repeat("0", 64), ""
+	return spec.Validate(name)
+}
+
 // complete fills in and checks a new machine's spec.
 func (s *Store) complete(ctx context.Context, name string, spec *Spec) (Driver, error) {
 	driver := s.Drivers[spec.Driver]
