@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -21,6 +22,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/volume"
+	"github.com/moby/moby/client"
 
 	"github.com/seed71221737/dev/compose"
 	"github.com/seed71221737/dev/engine/enginetest"
@@ -569,6 +571,61 @@ func TestRealImages(t *testing.T) {
 	d, err := r.Inspect(r.ctx, snap.Containers[0].ID, 5)
 	if err != nil || d.State != compose.StateCreated || !d.Started.IsZero() || d.Created.IsZero() {
 		t.Errorf("details %+v, %v", d, err)
+	}
+}
+
+// TestRealListOfMovedImages: a list names the image that a container was made from, however many share a reference, and looks at the reference
+// each time. The engine's patch that looks each reference up once is behind it.
+func TestRealListOfMovedImages(t *testing.T) {
+	r := newReal(t)
+	api := r.api.Load()
+	const moving = "busybox:moving"
+	tag := func(source string) {
+		t.Helper()
+		if _, err := api.ImageTag(r.ctx, client.ImageTagOptions{Source: source, Target: moving}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := r.otherImage()
+	tag(busybox)
+	from := func(s *compose.ContainerSpec) { s.Config.Image = moving }
+	for _, name := range []string{"a", "b"} {
+		r.create(name, "true", from)
+	}
+	r.create("same", "true", nil)
+	r.wantImages(map[string]string{"a": moving, "b": moving, "same": busybox})
+	id := r.container("a").ImageID
+	tag(other)
+	r.create("c", "true", from)
+	r.wantImages(map[string]string{"a": id, "b": id, "c": moving, "same": busybox})
+	if _, err := api.ImageRemove(r.ctx, moving, client.ImageRemoveOptions{Force: true}); err != nil { // the reference; the image has another
+		t.Fatal(err)
+	}
+	gone := r.container("c").ImageID
+	r.wantImages(map[string]string{"a": id, "b": id, "c": gone, "same": busybox})
+}
+
+// otherImage is the ID of an image of its own, made from a container.
+func (r *real) otherImage() string {
+	r.t.Helper()
+	ref := r.create("source", "true", nil)
+	res, err := r.api.Load().ContainerCommit(r.ctx, ref.ID, client.ContainerCommitOptions{Reference: "busybox:other", Comment: r.project})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.apply(compose.Op{Kind: compose.OpRemoveContainer, Ref: ref, Force: true})
+	return res.ID
+}
+
+// wantImages compares what a list names as the images of the services' containers.
+func (r *real) wantImages(want map[string]string) {
+	r.t.Helper()
+	got := map[string]string{}
+	for _, c := range r.observe().Containers {
+		got[c.Service()] = c.Image
+	}
+	if !maps.Equal(got, want) {
+		r.t.Errorf("images %v, want %v", got, want)
 	}
 }
 
