@@ -26,6 +26,8 @@ import (
 var (
 	measure = flag.Bool("measure", false, "take times; without it only what does not depend on time is tested")
 	pairs   = flag.Int("pairs", 5, "how many pairs of each measurement")
+	looks   = flag.Bool("looks", false, "take only the times of what changes nothing")
+	program = flag.String("dev", "../bin/dev", "the dev to measure")
 	peer    = flag.String("peer", "../dist/peers/docker-compose", "docker compose's program")
 	output  = flag.String("output", "", "write the tables to this file too")
 )
@@ -45,8 +47,8 @@ type tool struct {
 	host string
 }
 
-// devTool is bin/dev, which `make build` makes.
-func devTool(t *testing.T, host string) tool { return newTool(t, "dev", "../bin/dev", host) }
+// devTool is bin/dev, which `make build` makes, if no other is asked for.
+func devTool(t *testing.T, host string) tool { return newTool(t, "dev", *program, host) }
 
 func newTool(t *testing.T, name, path, host string) tool {
 	t.Helper()
@@ -63,6 +65,7 @@ func newTool(t *testing.T, name, path, host string) tool {
 // sample is what one run of a command cost.
 type sample struct {
 	wall   time.Duration
+	cpu    time.Duration
 	memory int64 // peak resident set, bytes
 }
 
@@ -84,7 +87,7 @@ func (c tool) run(t *testing.T, dir string, args ...string) sample {
 	if !ok {
 		t.Fatalf("no resource usage of %s", c.name)
 	}
-	return sample{wall, usage.Maxrss << 10} // Linux counts in KiB
+	return sample{wall, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), usage.Maxrss << 10} // Linux counts in KiB
 }
 
 // independent is a project of n services that need nothing of each other, in a folder of its own.

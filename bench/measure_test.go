@@ -15,6 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moby/moby/client"
+
+	"github.com/seed71221737/dev/compose"
 	"github.com/seed71221737/dev/engine/enginetest"
 )
 
@@ -24,7 +27,9 @@ func TestMeasure(t *testing.T) {
 		t.Skip("takes minutes and an idle machine: make bench runs it")
 	}
 	var out strings.Builder
-	coldStart(t, &out)
+	if !*looks {
+		coldStart(t, &out)
+	}
 	e := enginetest.Start(t)
 	c := e.Client(t)
 	enginetest.BusyboxImage(t, c, image)
@@ -34,6 +39,21 @@ func TestMeasure(t *testing.T) {
 	s.dev.run(t, empty, "version")
 	s.peer.run(t, empty, "version")
 
+	s.looks(t, e, 50)
+	if !*looks {
+		s.changes(t, e)
+	}
+	fmt.Print(out.String())
+	if *output != "" {
+		if err := os.WriteFile(*output, []byte(out.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// changes measures what makes and removes containers.
+func (s suite) changes(t *testing.T, e *enginetest.Engine) {
+	t.Helper()
 	s.table("Commands", "docker compose 5.0.2")
 	for _, n := range []int{1, 10, 50} {
 		s.lifecycle(t, fmt.Sprintf("%d services", n), independent(t, n))
@@ -41,18 +61,10 @@ func TestMeasure(t *testing.T) {
 	s.lifecycle(t, "3 networks, 5 volumes, 3 ports", mixed(t))
 	s.lifecycle(t, "healthy chain of 5, interval 1 s", chain(t, 5, ""))
 	s.lifecycle(t, "the same, start_interval 100 ms", chain(t, 5, "100ms"))
-	s.compare(t, "`version`", empty, 4**pairs, "0.5", "version")
 
 	s.table("Against the engine's own limit, 50 services", "bare API calls")
 	s.limits(t, e, 50)
 	s.calls(t, e)
-
-	fmt.Print(out.String())
-	if *output != "" {
-		if err := os.WriteFile(*output, []byte(out.String()), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // suite measures two tools and writes tables.
@@ -111,15 +123,64 @@ func (s suite) lifecycle(t *testing.T, what, dir string) {
 	}
 }
 
-// compare measures one command that changes nothing.
-func (s suite) compare(t *testing.T, what, dir string, times int, aim string, args ...string) {
+// looks measures, in turns, what changes nothing of n services that run.
+func (s suite) looks(t *testing.T, e *enginetest.Engine, n int) {
 	t.Helper()
-	var dev, other []sample
-	for range times {
-		dev = append(dev, s.dev.run(t, dir, args...))
-		other = append(other, s.peer.run(t, dir, args...))
+	fmt.Fprintf(s.out, "\n### What changes nothing, %d services\n\n", n)
+	fmt.Fprintln(s.out, "| what | dev | docker compose 5.0.2 | ratio | aim | processor time: dev, other | memory: dev, other |\n|---|---|---|---|---|---|---|")
+	dir := independent(t, n)
+	tools := []tool{s.dev, s.peer}
+	for _, c := range tools {
+		c.run(t, dir, "up", "-d")
+		defer c.run(t, dir, "down", "-t", "0")
 	}
-	s.row(what, aim, dev, other)
+	for _, step := range []struct {
+		aim  string
+		args []string
+	}{
+		{"0.5", []string{"version"}},
+		{"0.35", []string{"up", "-d"}},
+		{"0.35", []string{"ps"}},
+		{"0.5", []string{"logs", "--tail", "1"}},
+		{"0.5", []string{"config"}},
+	} {
+		var taken [2][]sample
+		for range 4 * *pairs {
+			for i, c := range tools {
+				taken[i] = append(taken[i], c.run(t, dir, step.args...))
+			}
+		}
+		s.look("`"+strings.Join(step.args, " ")+"`", step.aim, taken[0], taken[1])
+	}
+	fmt.Fprintf(s.out, "\nThe engine's own call for such a list: %.1f ms.\n", ms(listCall(t, e.Client(t), 4**pairs)))
+}
+
+// listCall is how long the engine takes to list the containers of dev's project.
+func listCall(t *testing.T, c *client.Client, times int) time.Duration {
+	t.Helper()
+	o := client.ContainerListOptions{All: true, Filters: client.Filters{}.Add("label", compose.LabelProject+"=bench-dev")}
+	var taken []sample
+	for range times {
+		began := time.Now()
+		list, err := c.ContainerList(t.Context(), o)
+		if err != nil || len(list.Items) == 0 {
+			t.Fatalf("list %d containers: %v", len(list.Items), err)
+		}
+		taken = append(taken, sample{wall: time.Since(began)})
+	}
+	return median(taken, wall)
+}
+
+// look writes one line with processor time, which hardly depends on what else the machine does.
+func (s suite) look(what, aim string, dev, other []sample) {
+	compared := func(format string, unit func(sample) float64) string {
+		a, b := median(dev, unit), median(other, unit)
+		return fmt.Sprintf(format+" (**%.2f**)", a, b, a/b)
+	}
+	a, b := median(dev, wall), median(other, wall)
+	fmt.Fprintf(s.out, "| %s | %.0f ms | %.0f ms | **%.2f** | %s | %s | %s |\n", what, ms(a), ms(b), float64(a)/float64(b), aim,
+		compared("%.0f, %.0f ms", func(x sample) float64 { return ms(x.cpu) }), compared("%.0f, %.0f MiB", func(x sample) float64 { return mib(x.memory) }))
+	fmt.Fprintf(os.Stderr, "%-50s %5.2f\n", what, float64(a)/float64(b))
 }
 
 // limits measures dev against bare calls at the concurrency that suits the engine best here.
