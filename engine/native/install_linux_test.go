@@ -190,7 +190,7 @@ func TestLocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	again.unlock()
-	// A test beside this one may be between fork and exec, with a copy of the file.
+	// The wait that was given up gets the lock, too, and drops it.
 	for end := time.Now().Add(time.Minute); isLocked(name); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("a freed lock is held")

@@ -77,6 +77,8 @@ func openLock(name string) (*os.File, error) {
 // unlock frees the lock. The file stays: removing it would let two processes
 // hold "the" lock.
 func (l *fileLock) unlock() {
+	// Said and not left to closing: a child between fork and exec has the open file, too.
+	_ = unix.FcntlFlock(l.f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_UNLCK})
 	_ = l.f.Close() // closing frees the lock whatever it returns
 }
 
