@@ -61,7 +61,7 @@ type Problem struct {
 
 // Port is a published port as served on the host.
 type Port struct {
-	Protocol  string `json:"protocol"` // tcp or udp
+	Protocol  string `json:"protocol"` // tcp, udp, or sctp, which is never served
 	Host      string `json:"host"`     // address and port on the host
 	Guest     string `json:"guest"`    // address and port in the guest
 	Container string `json:"container,omitempty"`

@@ -61,8 +61,10 @@ func (a *agent) serveControl() error {
 	return nil
 }
 
-// give hands an order to the agent; one that is given already is enough, except that a kill overtakes.
+// give hands an order to the agent; one that is given already is enough, except that a kill overtakes. Who asks from now on learns that the machine
+// stops, though the agent may not have begun with it.
 func (a *agent) give(o order) {
+	a.state.enter(hostagent.Stopping, "")
 	into := a.orders
 	if o.kill {
 		into = a.kills

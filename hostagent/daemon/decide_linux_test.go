@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"os"
@@ -20,6 +21,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	api "github.com/moby/moby/api/types/network"
 
+	"github.com/seed71221737/dev/hostagent"
 	"github.com/seed71221737/dev/hostagent/network"
 )
 
@@ -55,9 +57,11 @@ func TestWantedForwards(t *testing.T) {
 	got := show(wantedForwards(map[string]containerPorts{
 		"1": {"web", ports("0.0.0.0:80=8080/tcp", "[::]:80=8080/tcp", "127.0.0.1:81=81/tcp", "[::1]:82=82/tcp", "192.168.1.5:83=83/tcp", "127.0.0.2:84=84/tcp", "90=90/udp")},
 		"2": {"late", ports("0.0.0.0:80=1/tcp")}, // the same place: "late" comes first by name
-		"3": {"none", ports("0.0.0.0:0=1/tcp", "=2/tcp", "0.0.0.0:5=5/sctp")},
+		"3": {"none", ports("0.0.0.0:0=1/tcp", "=2/tcp")},
+		"4": {"sctp", ports("0.0.0.0:5=5/sctp")},
 	}, testAddresses))
-	want := `tcp 0.0.0.0:80 → 192.168.127.2:80 (late)
+	want := `sctp 0.0.0.0:5 → 192.168.127.2:5 (sctp)
+tcp 0.0.0.0:80 → 192.168.127.2:80 (late)
 tcp 127.0.0.1:81 → 192.168.127.3:81 (web)
 tcp 127.0.0.2:84 → 127.0.0.2:84 (web) inside
 tcp 192.168.1.5:83 → 192.168.1.5:83 (web)
@@ -218,5 +222,22 @@ func TestSlept(t *testing.T) {
 func TestOptionsAreComplete(t *testing.T) {
 	if _, err := (Options{}).withDefaults(); err == nil || !strings.Contains(err.Error(), "is missing") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestPhasesGoForward(t *testing.T) {
+	s := newState("test", 1, slog.New(slog.DiscardHandler))
+	for _, c := range []struct{ enter, want hostagent.Phase }{
+		{hostagent.Running, hostagent.Running}, {hostagent.Stopping, hostagent.Stopping}, {hostagent.Running, hostagent.Stopping},
+		{hostagent.Stopped, hostagent.Stopped}, {hostagent.Stopping, hostagent.Stopped},
+	} {
+		if s.enter(c.enter, ""); s.snapshot().Phase != c.want {
+			t.Errorf("enter %s: got %s, want %s", c.enter, s.snapshot().Phase, c.want)
+		}
+	}
+	s = newState("test", 1, slog.New(slog.DiscardHandler))
+	s.fail(hostagent.Problem{Text: "why"})
+	if s.enter(hostagent.Stopping, ""); s.snapshot().Phase != hostagent.Failed {
+		t.Error("an order hides that the machine failed")
 	}
 }

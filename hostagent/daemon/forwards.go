@@ -202,8 +202,28 @@ func asPort(f forward) hostagent.Port {
 	return hostagent.Port{Protocol: f.Protocol, Host: f.Host.String(), Guest: f.Guest.String(), Container: f.Container}
 }
 
+// Why no way leads from a place on the host into the guest.
+var (
+	errNoDatagrams = errors.New("only TCP reaches this address of the machine")
+	errNoSCTP      = errors.New("SCTP is not carried into machines")
+)
+
+// carried says whether a way leads into the guest.
+func carried(fw forward) error {
+	switch {
+	case fw.Protocol == "sctp":
+		return errNoSCTP
+	case fw.Protocol == "udp" && fw.Inside: // SSH carries streams
+		return errNoDatagrams
+	}
+	return nil
+}
+
 // serve listens on the host and carries what comes.
 func (f *forwards) serve(fw forward) (stop func(), err error) {
+	if err := carried(fw); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(f.a.ctx)
 	defer func() {
 		if err != nil {
@@ -310,6 +330,10 @@ func listenPacket(at netip.AddrPort) (*net.UDPConn, error) {
 func portProblem(fw forward, err error) *hostagent.Problem {
 	at := fmt.Sprintf("port %s/%s of container %q", fw.Host, fw.Protocol, fw.Container)
 	switch {
+	case errors.Is(err, errNoDatagrams):
+		return &hostagent.Problem{Code: "port-unsupported", Text: fmt.Sprintf("%s is not served: %v", at, err), Hint: "publish the port at 127.0.0.1, or at no address"}
+	case errors.Is(err, errNoSCTP):
+		return &hostagent.Problem{Code: "port-unsupported", Text: fmt.Sprintf("%s is not served: %v", at, err), Hint: "publish a TCP or UDP port, or use the port from other containers"}
 	case isNoFamily(err) && fw.Host.Addr().IsUnspecified():
 		return nil
 	case isTaken(err):

@@ -60,8 +60,8 @@ func (a *agent) flow(c *packetClients, conn *net.UDPConn, from netip.AddrPort, f
 	if f := c.flows[from]; f != nil {
 		return f
 	}
-	if len(c.flows) >= maxClients || fw.Inside {
-		return nil // SSH carries no datagrams
+	if len(c.flows) >= maxClients {
+		return nil
 	}
 	guest, err := a.net.Load().DialPacket(fw.Guest)
 	if err != nil {

@@ -22,7 +22,7 @@ type containerPorts struct {
 
 // place is where a forward is served: at most one can be at each.
 type place struct {
-	Protocol string // tcp or udp
+	Protocol string // tcp, udp, or sctp, which is not served
 	Host     netip.AddrPort
 }
 
@@ -59,10 +59,6 @@ func wantedForwards(containers map[string]containerPorts, at network.Addresses) 
 func containerForwards(c containerPorts, at network.Addresses) []forward {
 	var out []forward
 	for port, bindings := range c.Ports {
-		protocol := string(port.Proto())
-		if protocol != "tcp" && protocol != "udp" {
-			continue // sctp: hosts rarely have it
-		}
 		for _, b := range bindings {
 			n, err := strconv.ParseUint(b.HostPort, 10, 16)
 			if err != nil || n == 0 {
@@ -72,7 +68,7 @@ func containerForwards(c containerPorts, at network.Addresses) []forward {
 			if !host.IsValid() {
 				host = netip.IPv4Unspecified()
 			}
-			f := forward{place: place{protocol, netip.AddrPortFrom(host, uint16(n))}, Container: c.Name}
+			f := forward{place: place{string(port.Proto()), netip.AddrPortFrom(host, uint16(n))}, Container: c.Name}
 			f.Guest, f.Inside = guestSide(f.Host, at)
 			out = append(out, f)
 		}

@@ -198,6 +198,29 @@ func TestStopWhileStarting(t *testing.T) {
 	}
 }
 
+func TestAnOrderShowsAtOnce(t *testing.T) {
+	m := newFakeMachine(t)
+	proceed := make(chan struct{})
+	m.o.Start = func(context.Context, hostagent.Link) (hostagent.VM, error) {
+		<-proceed // the agent is busy with the start when the order comes
+		return m.vm, nil
+	}
+	m.begin()
+	m.await("the start of the VM", func(s *hostagent.Status) bool { return s.Stage == hostagent.StageProcess })
+	err := m.client.Stop(t.Context(), time.Millisecond)
+	s, statusErr := m.client.Status(t.Context())
+	close(proceed)
+	if err != nil || statusErr != nil {
+		t.Fatal(err, statusErr)
+	}
+	if s.Phase != hostagent.Stopping {
+		t.Errorf("after the order was taken the machine is %s", s.Phase)
+	}
+	if err := m.end(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFailedStarts(t *testing.T) {
 	for name, c := range map[string]struct {
 		damage func(*fakeMachine)
@@ -425,6 +448,23 @@ func TestPublishedPortUDP(t *testing.T) {
 	}
 	m.vm.engine.stop("dns")
 	m.await("the end of the port", func(s *hostagent.Status) bool { return len(s.Ports) == 0 })
+}
+
+func TestPortsThatAreNotCarried(t *testing.T) {
+	m := newFakeMachine(t)
+	port := freePort(t, "udp6", "::1")
+	m.run()
+	m.vm.engine.start("dns", published("53/udp", "::1", port))
+	m.vm.engine.start("phone", published("5060/sctp", "0.0.0.0", "5060"))
+	s := m.await("the problems", func(s *hostagent.Status) bool { return len(s.Problems) == 2 && len(s.Ports) == 2 })
+	for i, want := range []string{"port 0.0.0.0:5060/sctp of container \"phone\" is not served: SCTP", "port [::1]:" + port + "/udp of container \"dns\" is not served: only TCP"} {
+		if p := s.Problems[i]; p.Code != "port-unsupported" || !strings.HasPrefix(p.Text, want) || p.Hint == "" || s.Ports[i].Problem != p.Text {
+			t.Errorf("problem %+v, port %+v", p, s.Ports[i])
+		}
+	}
+	m.vm.engine.stop("dns")
+	m.vm.engine.stop("phone")
+	m.await("the end of the problems", func(s *hostagent.Status) bool { return s.Phase == hostagent.Running && len(s.Ports) == 0 })
 }
 
 // ask sends a datagram until an answer comes.

@@ -52,6 +52,9 @@ func (s *state) snapshot() hostagent.Status {
 	return st
 }
 
+// phases are those that the agent enters, in their order.
+var phases = []hostagent.Phase{hostagent.Starting, hostagent.Running, hostagent.Stopping, hostagent.Stopped, hostagent.Failed}
+
 // phase is Degraded where something is wrong with a running machine.
 func (s *state) phase() hostagent.Phase {
 	if s.status.Phase == hostagent.Running && len(s.problems) > 0 {
@@ -76,10 +79,14 @@ func (s *state) stage(stage hostagent.Stage) {
 	s.log.Info("stage", "stage", string(stage))
 }
 
-// enter says that the agent has come to a phase.
+// enter says that the agent has come to a phase. None is entered twice, and there is no way back: a start that comes to its end after an order to
+// stop was taken does not make the machine run.
 func (s *state) enter(phase hostagent.Phase, text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if slices.Index(phases, phase) <= slices.Index(phases, s.status.Phase) {
+		return
+	}
 	s.status.Phase = phase
 	if phase == hostagent.Running {
 		s.status.Stage = ""
@@ -132,6 +139,9 @@ func (s *state) port(p hostagent.Port, removed bool) {
 		delete(s.ports, key)
 		s.publish(hostagent.Event{Kind: "port", Port: &p, Text: "closed"})
 		return
+	}
+	if old, ok := s.ports[key]; ok && old == p {
+		return // tried again, with the same result
 	}
 	s.ports[key] = p
 	s.publish(hostagent.Event{Kind: "port", Port: &p, Text: "open"})
