@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -369,6 +370,59 @@ func TestCopyDelta(t *testing.T) {
 	}
 	if got := strings.Join(names, " "); got != "a b b" {
 		t.Errorf("copied %q, want a and b once, then b", got)
+	}
+}
+
+// namedFiles has one folder with one file in it, whose name is what a hostile machine says.
+type namedFiles struct {
+	hostFiles
+	folder, name string
+}
+
+type namedInfo struct {
+	fs.FileInfo
+	name string
+}
+
+func (i namedInfo) Name() string { return i.name }
+
+func (f namedFiles) ReadDir(string) ([]fs.FileInfo, error) {
+	info, err := os.Stat(filepath.Join(f.folder, "file"))
+	return []fs.FileInfo{namedInfo{info, f.name}}, err
+}
+
+func (f namedFiles) Stat(name string) (fs.FileInfo, error) {
+	if name == f.folder {
+		return os.Stat(name)
+	}
+	return os.Stat(filepath.Join(f.folder, "file"))
+}
+
+func (f namedFiles) Open(string) (io.ReadCloser, error) {
+	return os.Open(filepath.Join(f.folder, "file"))
+}
+
+// TestCopyStaysInItsFolder: a machine cannot name a file so that it comes to lie elsewhere on the host.
+func TestCopyStaysInItsFolder(t *testing.T) {
+	there := t.TempDir()
+	write(t, filepath.Join(there, "file"), "evil", 0o644)
+	for _, name := range []string{"../evil", "..", "a/../../evil", "/evil", ""} {
+		here := filepath.Join(t.TempDir(), "target")
+		from := &Tree{namedFiles{folder: there, name: name}, filepath.Join, filepath.Base, isHostName}
+		err := Copy(t.Context(), from, there, Host(), here, CopyOptions{Recursive: true})
+		if err == nil || !strings.Contains(err.Error(), "cannot be a file's name") {
+			t.Errorf("a file named %q: %v", name, err)
+		}
+		if _, err := os.Stat(filepath.Join(here, "..", "evil")); err == nil {
+			t.Errorf("a file named %q came to lie outside of the target", name)
+		}
+	}
+	if runtime.GOOS == "windows" {
+		for _, name := range []string{`..\evil`, `C:evil`, `NUL`, `a\b`} {
+			if isHostName(name) {
+				t.Errorf("%q is taken for a name", name)
+			}
+		}
 	}
 }
 

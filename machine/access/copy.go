@@ -52,6 +52,8 @@ type Tree struct {
 	files files
 	join  func(...string) string
 	base  func(string) string
+	// takes says whether a name from another tree is the name of one file here, and not a way to somewhere else.
+	takes func(name string) bool
 }
 
 // files are what copying needs of a file system.
@@ -65,7 +67,16 @@ type files interface {
 }
 
 // Host is this host's tree.
-func Host() *Tree { return &Tree{hostFiles{}, filepath.Join, filepath.Base} }
+func Host() *Tree { return &Tree{hostFiles{}, filepath.Join, filepath.Base, isHostName} }
+
+// isHostName refuses what leads out of a folder: what is a plain name in a machine may be a path, a drive or a device on Windows.
+func isHostName(name string) bool {
+	return filepath.IsLocal(name) && filepath.Base(name) == name && name != "."
+}
+
+func isGuestName(name string) bool {
+	return path.Base(name) == name && name != "." && name != ".." && name != "/"
+}
 
 // Guest opens the tree of a machine. The caller closes it; the client stays open.
 func Guest(c *ssh.Client) (t *Tree, closeTree func() error, err error) {
@@ -73,7 +84,15 @@ func Guest(c *ssh.Client) (t *Tree, closeTree func() error, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the machine's files: %w", err)
 	}
-	return &Tree{guestFiles{client}, path.Join, path.Base}, client.Close, nil
+	return &Tree{guestFiles{client}, path.Join, path.Base, isGuestName}, client.Close, nil
+}
+
+// place is where a file of another tree comes to lie in a folder of this one. A machine may say any name: none leads out of the folder.
+func (t *Tree) place(folder, name string) (string, error) {
+	if !t.takes(name) {
+		return "", fmt.Errorf("%q cannot be a file's name in %q", name, folder)
+	}
+	return t.join(folder, name), nil
 }
 
 // CopyOptions say what to copy and whom to tell.
@@ -99,7 +118,9 @@ func Copy(ctx context.Context, from *Tree, source string, to *Tree, target strin
 	switch {
 	case err == nil && there.IsDir():
 		if name := from.base(source); name != "." && name != ".." && name != string(filepath.Separator) && name != "/" {
-			target = to.join(target, name)
+			if target, err = to.place(target, name); err != nil {
+				return fmt.Errorf("copy %q: %w", source, err)
+			}
 		}
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("copy to %q: %w", target, err)
@@ -143,11 +164,15 @@ func copyDir(ctx context.Context, from *Tree, source string, to *Tree, target st
 	}
 	for _, e := range entries {
 		name := from.join(source, e.Name())
+		inTarget, err := to.place(target, e.Name())
+		if err != nil {
+			return fmt.Errorf("copy %q: %w", name, err)
+		}
 		info, err := from.files.Stat(name) // follows a link
 		if err != nil {
 			return fmt.Errorf("copy %q: %w", name, err)
 		}
-		if err := copyAny(ctx, from, name, info, to, to.join(target, e.Name()), o); err != nil {
+		if err := copyAny(ctx, from, name, info, to, inTarget, o); err != nil {
 			return err
 		}
 	}
