@@ -6,8 +6,11 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
+	"time"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/client"
 
@@ -62,23 +65,26 @@ func (a *agent) engineTrouble(err error) error {
 	return fmt.Errorf("the engine does not answer: %s (%w)", strings.Join(h.Problems, "; "), err)
 }
 
+const (
+	// engineWait bounds one question to an engine that runs, on a machine that may be slow.
+	engineWait = time.Minute
+	// eventsOverlap is how far back events are asked for: the engine answers before it begins to collect them, and the guest's clock is not quite this one.
+	// What is told twice does no harm, because each event has the container looked at.
+	eventsOverlap = 5 * time.Second
+)
+
 // watchPorts tells update about each container's published ports: those of all containers first, and after each new beginning; then what changes.
 // It returns when the stream ends.
 func watchPorts(ctx context.Context, c *client.Client, all func(map[string]containerPorts), one func(id string, p *containerPorts)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	filters := client.Filters{}.Add("type", "container", "network").Add("event", "start", "die", "destroy", "rename", "connect", "disconnect")
-	stream := c.Events(ctx, client.EventsListOptions{Filters: filters})
+	since := strconv.FormatInt(time.Now().Add(-eventsOverlap).Unix(), 10)
+	stream := c.Events(ctx, client.EventsListOptions{Filters: filters, Since: since})
 	// What happens while the list is made is in the stream.
-	list, err := c.ContainerList(ctx, client.ContainerListOptions{})
+	found, err := listPorts(ctx, c)
 	if err != nil {
-		return fmt.Errorf("list containers: %w", err)
-	}
-	found := map[string]containerPorts{}
-	for _, item := range list.Items {
-		if p, err := inspectPorts(ctx, c, item.ID); err == nil && p != nil {
-			found[item.ID] = *p
-		}
+		return err
 	}
 	all(found)
 	for {
@@ -92,13 +98,36 @@ func watchPorts(ctx context.Context, c *client.Client, all func(map[string]conta
 				one(id, nil)
 				continue
 			}
-			if p, err := inspectPorts(ctx, c, id); err == nil {
-				one(id, p)
+			p, err := inspectPorts(ctx, c, id)
+			if err != nil {
+				return err
 			}
+			one(id, p)
 		case err := <-stream.Err:
 			return fmt.Errorf("follow the engine's events: %w", err)
 		}
 	}
+}
+
+// listPorts asks for the published ports of all containers that run.
+func listPorts(ctx context.Context, c *client.Client) (map[string]containerPorts, error) {
+	ask, cancel := context.WithTimeout(ctx, engineWait)
+	defer cancel()
+	list, err := c.ContainerList(ask, client.ContainerListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	found := map[string]containerPorts{}
+	for _, item := range list.Items {
+		p, err := inspectPorts(ctx, c, item.ID)
+		if err != nil {
+			return nil, err
+		}
+		if p != nil {
+			found[item.ID] = *p
+		}
+	}
+	return found, nil
 }
 
 // concerns says which container an event is about, and whether it is sure to have no ports after it.
@@ -111,9 +140,14 @@ func concerns(m events.Message) (id string, gone bool) {
 
 // inspectPorts asks for a container's published ports; nil when it does not run.
 func inspectPorts(ctx context.Context, c *client.Client, id string) (*containerPorts, error) {
+	ctx, cancel := context.WithTimeout(ctx, engineWait)
+	defer cancel()
 	r, err := c.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if cerrdefs.IsNotFound(err) {
+		return nil, nil //nolint:nilnil // it is gone, and its ports with it
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("look at container %q: %w", id, err)
 	}
 	if r.Container.State == nil || !r.Container.State.Running || r.Container.NetworkSettings == nil {
 		return nil, nil

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -217,6 +218,11 @@ type fakeEngine struct {
 	mu         sync.Mutex
 	containers map[string]api.PortMap
 	streams    map[chan events.Message]bool
+	past       []events.Message
+	asked      []string // what was asked about containers and events, in order
+	// beforeEvents is called after a stream of events was begun and before its first event; failures is how many inspections fail.
+	beforeEvents func()
+	failures     int
 }
 
 func newFakeEngine(t testing.TB, socket string) *fakeEngine {
@@ -253,6 +259,7 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case name == "json" && filepath.Base(filepath.Dir(r.URL.Path)) == "containers":
 		e.mu.Lock()
 		defer e.mu.Unlock()
+		e.asked = append(e.asked, "list")
 		list := []container.Summary{}
 		for id := range e.containers {
 			list = append(list, container.Summary{ID: id})
@@ -268,6 +275,12 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (e *fakeEngine) inspect(w http.ResponseWriter, id string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.asked = append(e.asked, "inspect "+id)
+	if e.failures > 0 {
+		e.failures--
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
 	ports, ok := e.containers[id]
 	if !ok {
 		w.WriteHeader(http.StatusNotFound)
@@ -279,8 +292,18 @@ func (e *fakeEngine) inspect(w http.ResponseWriter, id string) {
 }
 
 func (e *fakeEngine) stream(w http.ResponseWriter, r *http.Request) {
+	_ = http.NewResponseController(w).Flush()
+	if e.beforeEvents != nil {
+		e.beforeEvents() // the real engine, too, answers before it begins to collect
+	}
 	c := make(chan events.Message, 16)
 	e.mu.Lock()
+	e.asked = append(e.asked, "events")
+	if r.URL.Query().Get("since") != "" {
+		for _, m := range e.past {
+			c <- m
+		}
+	}
 	e.streams[c] = true
 	e.mu.Unlock()
 	defer func() {
@@ -288,7 +311,6 @@ func (e *fakeEngine) stream(w http.ResponseWriter, r *http.Request) {
 		delete(e.streams, c)
 		e.mu.Unlock()
 	}()
-	_ = http.NewResponseController(w).Flush()
 	for {
 		select {
 		case <-r.Context().Done():
@@ -325,9 +347,18 @@ func (e *fakeEngine) change(action events.Action, id string, f func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	f()
+	m := events.Message{Type: events.ContainerEventType, Action: action, Actor: events.Actor{ID: id}}
+	e.past = append(e.past, m)
 	for c := range e.streams {
-		c <- events.Message{Type: events.ContainerEventType, Action: action, Actor: events.Actor{ID: id}}
+		c <- m
 	}
+}
+
+// questions are what was asked so far.
+func (e *fakeEngine) questions() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.asked)
 }
 
 // published is a port map with one binding.

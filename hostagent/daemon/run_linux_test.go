@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -397,6 +398,74 @@ func TestPublishedPorts(t *testing.T) {
 		c.Close()
 		t.Error("a port is served after its container ended")
 	}
+}
+
+// TestPortsFollowEvents: a port comes with the engine's event, by one look at the container that it is about, and nobody asks between events.
+func TestPortsFollowEvents(t *testing.T) {
+	m := newFakeMachine(t)
+	m.run()
+	opened := make(chan hostagent.Event, 64)
+	following := make(chan struct{})
+	followed := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer close(followed)
+		begun := sync.OnceFunc(func() { close(following) })
+		_ = m.client.Events(ctx, func(e hostagent.Event) {
+			begun()
+			if e.Kind == "port" {
+				opened <- e
+			}
+		})
+	}()
+	defer func() { cancel(); <-followed }()
+	<-following
+	next := func(text, host string) {
+		t.Helper()
+		select {
+		case e := <-opened:
+			if e.Text != text || e.Port.Host != host {
+				t.Errorf("event %q of %+v, want %q of %s", e.Text, e.Port, text, host)
+			}
+		case <-time.After(patience):
+			t.Fatalf("no event: %s of %s", text, host)
+		}
+	}
+	var asked []string
+	for i, port := range []string{freePort(t, "tcp", "127.0.0.1"), freePort(t, "tcp", "127.0.0.1")} {
+		id, host := fmt.Sprintf("c%d", i), "127.0.0.1:"+port
+		m.greet(netip.AddrPortFrom(m.at.Loopback, number(t, port)), id)
+		m.vm.engine.start(id, published("80/tcp", "127.0.0.1", port))
+		next("open", host)
+		if got := fetch(t, host); got != id { // whoever hears of it can use it
+			t.Errorf("got %q, want %q", got, id)
+		}
+		m.vm.engine.stop(id)
+		next("closed", host)
+		asked = append(asked, "inspect "+id)
+	}
+	got := slices.DeleteFunc(m.vm.engine.questions(), func(q string) bool { return q == "events" || q == "list" })
+	if !slices.Equal(got, asked) || len(m.vm.engine.questions()) != len(asked)+2 {
+		t.Errorf("asked %q, want one list, one stream and %q", m.vm.engine.questions(), asked)
+	}
+}
+
+// TestNoEventIsMissed: a container that starts after the list was made and before the engine collects events, and one that could not be looked at.
+func TestNoEventIsMissed(t *testing.T) {
+	m := newFakeMachine(t)
+	port := freePort(t, "tcp", "127.0.0.1")
+	started := sync.OnceFunc(func() {
+		for end := time.Now().Add(patience); !slices.Contains(m.vm.engine.questions(), "list") && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+		m.vm.engine.start("between", published("80/tcp", "127.0.0.1", port))
+	})
+	m.vm.engine.beforeEvents = started
+	m.vm.engine.failures = 1
+	m.run()
+	m.await("the port", func(s *hostagent.Status) bool {
+		return len(s.Ports) == 1 && s.Ports[0].Container == "between" && s.Phase == hostagent.Running
+	})
 }
 
 func TestPublishedPortV6(t *testing.T) {
