@@ -17,7 +17,7 @@ import (
 )
 
 // testTimeout bounds one package's tests.
-const testTimeout = 20 * time.Minute
+const testTimeout = 40 * time.Minute
 
 // goTest runs go test in a folder, with flags, for packages. One line per package is printed, and the output of what failed. Tests that failed
 // are run once more, alone: what passes then is reported as flaky, what fails again has failed.
