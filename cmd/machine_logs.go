@@ -20,6 +20,8 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/spf13/cobra"
+
+	"github.com/seed71221737/dev/hostagent"
 )
 
 func newMachineLogsCommand(m *machines) *cobra.Command {
@@ -146,13 +148,13 @@ func lastLines(text string, n int) []string {
 	return lines
 }
 
-func consoleLine(line string) string { return strings.TrimRight(line, "\r") }
+func consoleLine(line string) string { return hostagent.Printable(line) }
 
 // logLine makes a JSON line of a log readable; what is none stays as it is.
 func logLine(line string) string {
 	var record map[string]any
 	if err := json.Unmarshal([]byte(line), &record); err != nil {
-		return line
+		return hostagent.Printable(line)
 	}
 	var parts []string
 	if stamp, ok := record["time"].(string); ok {
@@ -176,5 +178,5 @@ func logLine(line string) string {
 		}
 		parts = append(parts, key+"="+value)
 	}
-	return strings.Join(parts, " ")
+	return hostagent.Printable(strings.Join(parts, " "))
 }

@@ -111,7 +111,8 @@ func plainLine(line string) string {
 	if json.Unmarshal([]byte(line), &record) != nil {
 		return line
 	}
-	return strings.Join(slices.DeleteFunc([]string{record.Msg, record.Problem, record.Error}, func(s string) bool { return s == "" }), ": ")
+	parts := slices.DeleteFunc([]string{record.Msg, record.Problem, record.Error}, func(s string) bool { return s == "" })
+	return hostagent.Printable(strings.Join(parts, ": "))
 }
 
 func (e *agentEndedError) Unwrap() error { return e.exit }
@@ -174,7 +175,7 @@ func lastLines(name string, from int64, n int) []string {
 	}
 	var lines []string
 	for line := range strings.Lines(string(data)) {
-		if line = strings.TrimRight(line, "\r\n "); line != "" {
+		if line = strings.TrimRight(hostagent.Printable(line), " "); line != "" {
 			lines = append(lines, line)
 		}
 	}

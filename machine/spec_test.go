@@ -217,11 +217,20 @@ func TestLastLines(t *testing.T) {
 	if len(got) != 2 || got[1] != "last" || len(got[0]) > 64<<10 {
 		t.Errorf("%d lines, the last is %q", len(got), got[len(got)-1])
 	}
+	if got := lastLines(name, 0, 4); len(got) > 2 {
+		t.Errorf("beyond the last 64 KiB: %d lines", len(got))
+	}
+	if err := os.WriteFile(name, []byte("two\x1b[2J\r\n\x1b]0;title\a \n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := lastLines(name, 0, 2); len(got) != 1 || got[0] != "two" {
+		t.Errorf("of lines that command the terminal: %q", got)
+	}
 	if got := lastLines(name+".gone", 0, 2); got != nil {
 		t.Errorf("of no file: %q", got)
 	}
 	for line, want := range map[string]string{
-		"plain": "plain", `{"time":"now","level":"ERROR","msg":"failed","problem":"no space"}`: "failed: no space", "{broken": "{broken",
+		"plain": "plain", `{"time":"now","level":"ERROR","msg":"failed","problem":"no space"}`: "failed: no space", "{broken": "{broken", `{"msg":"title \u001b]0;x\u0007"}`: "title ",
 	} {
 		if got := plainLine(line); got != want {
 			t.Errorf("plainLine(%q) = %q", line, got)

@@ -124,13 +124,13 @@ func (a *agent) health(ctx context.Context) []hostagent.Problem {
 	defer cancel()
 	h, err := a.link.health(ctx)
 	if err != nil {
-		return append(problems, hostagent.Problem{Code: "guest-silent", Text: fmt.Sprintf("the machine does not answer: %v", err), Hint: "see `dev machine logs --console " + a.o.Machine + "`"})
+		return append(problems, hostagent.Problem{Code: "guest-silent", Text: hostagent.Printable(fmt.Sprintf("the machine does not answer: %v", err)), Hint: "see `dev machine logs --console " + a.o.Machine + "`"})
 	}
 	if !h.Engine {
 		problems = append(problems, hostagent.Problem{Code: "engine-silent", Text: "the engine does not answer", Hint: "see `dev machine logs " + a.o.Machine + "`"})
 	}
 	for _, text := range append(h.Problems, h.Warnings...) {
-		problems = append(problems, hostagent.Problem{Code: "guest", Text: text})
+		problems = append(problems, hostagent.Problem{Code: "guest", Text: hostagent.Printable(text)})
 	}
 	return problems
 }

@@ -225,6 +225,18 @@ func TestOptionsAreComplete(t *testing.T) {
 	}
 }
 
+// TestStateIsPrintable: what a machine says may be shown on a terminal by whoever asks.
+func TestStateIsPrintable(t *testing.T) {
+	s := newState("test", 1, slog.New(slog.DiscardHandler))
+	s.problem("engine", &hostagent.Problem{Code: "engine-silent", Text: "it says \x1b[2Jnothing\a"})
+	s.port(hostagent.Port{Protocol: "tcp", Host: "0.0.0.0:80", Container: "web\x1b[31m"}, false)
+	s.fail(hostagent.Problem{Code: "failed", Text: "\x1b]0;title\x1b\\gone"})
+	got := s.snapshot()
+	if len(got.Problems) != 2 || got.Problems[0].Text != "it says nothing" || got.Problems[1].Text != "gone" || got.Ports[0].Container != "web" {
+		t.Errorf("status %+v", got)
+	}
+}
+
 func TestPhasesGoForward(t *testing.T) {
 	s := newState("test", 1, slog.New(slog.DiscardHandler))
 	for _, c := range []struct{ enter, want hostagent.Phase }{

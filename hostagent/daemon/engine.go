@@ -50,7 +50,7 @@ func (a *agent) startEngine(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ask for the engine's version: %w", err)
 	}
-	a.state.set(func(s *hostagent.Status) { s.Engine = v.Version })
+	a.state.set(func(s *hostagent.Status) { s.Engine = hostagent.Printable(v.Version) })
 	return nil
 }
 

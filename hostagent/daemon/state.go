@@ -97,6 +97,7 @@ func (s *state) enter(phase hostagent.Phase, text string) {
 
 // fail says why the start, or the machine, came to nothing.
 func (s *state) fail(p hostagent.Problem) {
+	p.Text = hostagent.Printable(p.Text)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.status.Phase = hostagent.Failed
@@ -107,6 +108,11 @@ func (s *state) fail(p hostagent.Problem) {
 
 // problem notes that something has one; a nil problem that it has none any more.
 func (s *state) problem(subject string, p *hostagent.Problem) {
+	if p != nil {
+		shown := *p
+		shown.Text = hostagent.Printable(p.Text)
+		p = &shown
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old, had := s.problems[subject]
@@ -132,6 +138,7 @@ func (s *state) problem(subject string, p *hostagent.Problem) {
 
 // port notes a published port; removed says that it is served no more.
 func (s *state) port(p hostagent.Port, removed bool) {
+	p.Container, p.Problem = hostagent.Printable(p.Container), hostagent.Printable(p.Problem)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := p.Protocol + " " + p.Host
