@@ -157,24 +157,33 @@ func (m *Machine) setImage(ctx context.Context, image string, sink Sink) (old st
 // replaceImage writes a spec with another image. What is used is noted before it is needed, and released after it is not.
 func (m *Machine) replaceImage(ctx context.Context, next Spec) error {
 	images := m.store.Images
-	released := []string{m.Spec.Previous}
 	next.Previous = m.Spec.Image
 	if err := images.Use(ctx, next.Image, m.Name); err != nil {
 		return fmt.Errorf("upgrade machine %q: %w", m.Name, err)
 	}
-	if err := writeSpec(m.Dir, next); err != nil {
-		return err
+	err := writeSpec(m.Dir, next)
+	if err == nil {
+		m.Spec = next
 	}
-	m.Spec = next
-	for _, digest := range released {
-		if digest == "" || slices.Contains([]string{next.Image, next.Previous}, digest) {
-			continue
-		}
-		if err := images.Release(ctx, digest, m.Name); err != nil {
-			return fmt.Errorf("upgrade machine %q: %w", m.Name, err)
-		}
+	if err := errors.Join(err, m.releaseOthers(context.WithoutCancel(ctx))); err != nil {
+		return fmt.Errorf("upgrade machine %q: %w", m.Name, err)
 	}
 	return nil
+}
+
+// releaseOthers takes back the use of images that the spec does not name: the ones before, and what an upgrade that was killed had noted.
+func (m *Machine) releaseOthers(ctx context.Context) error {
+	list, err := m.store.Images.List()
+	if err != nil {
+		return err
+	}
+	for _, image := range list {
+		if image.Digest == m.Spec.Image || image.Digest == m.Spec.Previous || !slices.Contains(image.Users, m.Name) {
+			continue
+		}
+		err = errors.Join(err, m.store.Images.Release(ctx, image.Digest, m.Name))
+	}
+	return err
 }
 
 // SSHTarget is how to reach the guest's SSH server.

@@ -353,6 +353,11 @@ func TestUpgrade(t *testing.T) {
 	old := m.Spec.Image
 	h.start(m)
 	next := drivertest.Image(t, h.store.Images, "amd64", "next")
+	// An upgrade that was killed had noted the use of its image, and no more.
+	stray := drivertest.Image(t, h.store.Images, "amd64", "stray")
+	if err := h.store.Images.Use(h.ctx(), stray, "m"); err != nil {
+		t.Fatal(err)
+	}
 	if changed, err := m.Upgrade(h.ctx(), "next", nil); err != nil || !changed {
 		t.Fatalf("upgrade: %v, %v", changed, err)
 	}
@@ -360,6 +365,17 @@ func TestUpgrade(t *testing.T) {
 	m, err := h.store.Get("m")
 	if err != nil || m.Spec.Image != next || m.Spec.Previous != old {
 		t.Fatalf("image %s, previous %s, %v", m.Spec.Image, m.Spec.Previous, err)
+	}
+	users := func(digest string) []string {
+		t.Helper()
+		image, err := h.store.Images.Find(digest, "amd64")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return image.Users
+	}
+	if len(users(stray)) != 0 || len(users(old)) != 1 || len(users(next)) != 1 {
+		t.Errorf("the machine uses %q of a stray image, %q of the old and %q of the new", users(stray), users(old), users(next))
 	}
 	if changed, err := m.Upgrade(h.ctx(), "next", nil); err != nil || changed {
 		t.Errorf("upgrade to what it has: %v, %v", changed, err)
