@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -169,6 +168,21 @@ func TestVMPorts(t *testing.T) {
 		t.Error(err)
 	}
 	r.await("the end of the ports", func(s *hostagent.Status) bool { return len(s.Ports) == 0 })
+	if *measureVM != "" {
+		r.measureAgent(c)
+	}
+}
+
+// measureAgent takes the figures of the machine's host agent, and ends the machine.
+func (r *running) measureAgent(c *client.Client) {
+	r.t.Helper()
+	cost := agentCost{appears: r.appears(c)}
+	if _, err := c.ContainerRemove(context.Background(), "appears", client.ContainerRemoveOptions{Force: true}); err != nil {
+		r.t.Error(err)
+	}
+	cost.idle, cost.memory = r.idle(2 * time.Minute)
+	cost.stop = r.stop()
+	report(r.t, agentTable(cost))
 }
 
 func echoes(address string) bool {
@@ -200,14 +214,14 @@ func (r *running) figures(sshAddress string, ports map[string]uint16) {
 		r.t.Fatal(err)
 	}
 	defer link.Close()
+	var costs []wayCost
 	for _, way := range []struct {
-		name string
 		dial func(port string) (net.Conn, error)
 	}{
-		{"published", func(p string) (net.Conn, error) {
+		{func(p string) (net.Conn, error) {
 			return net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", ports[p]))
 		}},
-		{"over SSH", func(p string) (net.Conn, error) {
+		{func(p string) (net.Conn, error) {
 			return link.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", ports[p]))
 		}},
 	} {
@@ -242,8 +256,9 @@ func (r *running) figures(sshAddress string, ports map[string]uint16) {
 		if err != nil {
 			r.t.Error(err)
 		}
-		r.t.Logf("%-10s kept connection %v, new connection %v, down %.1f MB/s, up %.1f MB/s", way.name, keep, fresh, down, up)
+		costs = append(costs, wayCost{keep, fresh, down, up})
 	}
+	report(r.t, portsTable(costs[0], costs[1]))
 	r.api(link)
 }
 
@@ -300,7 +315,16 @@ func (r *running) api(link *ssh.Client) {
 	if err != nil {
 		r.t.Errorf("%v: %s", err, outside)
 	}
-	r.t.Logf("Docker API, kept and new connection, µs: in the machine %s, on the host %s", strings.TrimSpace(string(inside)), strings.TrimSpace(string(outside)))
+	report(r.t, apiTable(pings(r.t, string(inside)), pings(r.t, string(outside))))
+}
+
+// pings reads what the program's ping says: microseconds for a kept connection and for a new one.
+func pings(t testing.TB, text string) (took [2]time.Duration) {
+	t.Helper()
+	if _, err := fmt.Sscan(text, &took[0], &took[1]); err != nil {
+		t.Errorf("%q: %v", text, err)
+	}
+	return [2]time.Duration{took[0] * time.Microsecond, took[1] * time.Microsecond}
 }
 
 // pause stops the machine for a while and compares the clocks after it.
