@@ -286,6 +286,24 @@ func TestResetOfTheClientReachesTheGuest(t *testing.T) {
 	}
 }
 
+func TestResetOfTheGuestReachesTheClient(t *testing.T) {
+	n, g := pair(t, nil)
+	at := netip.AddrPortFrom(n.Guest, 80)
+	serve(t, g, at, func(c net.Conn) {
+		_, _ = io.ReadFull(c, make([]byte, 1))
+		_ = c.Close() // with a byte unread: a reset
+	})
+	client, done := joined(t, n, at)
+	if _, err := client.Write([]byte("xy")); err != nil {
+		t.Fatal(err)
+	}
+	_ = client.SetReadDeadline(time.Now().Add(patience))
+	if got, err := io.ReadAll(client); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the client sees %q, %v", got, err)
+	}
+	await(t, "the end of the relay", done)
+}
+
 func TestEndOfTheGuestReachesTheClient(t *testing.T) {
 	n, g := pair(t, nil)
 	at := netip.AddrPortFrom(n.Guest, 80)
