@@ -77,7 +77,7 @@ func (d Dir) TLS() string { return d.file("tls") }
 const maxSocketPath = 103
 
 // socketNames are the sockets in the folder; shares' sockets are shorter.
-var socketNames = [...]string{"docker.sock", "agent.sock", "net.sock", "qmp.sock", "virtiofs-0.sock"}
+var socketNames = [...]string{"docker.sock", "agent.sock", "net.sock", "qmp.sock", "fs0.sock"}
 
 // checkSockets refuses a folder whose sockets' paths are too long for the system.
 func (d Dir) checkSockets() error {
