@@ -116,15 +116,11 @@ func (a *app) showSnapshots(all []snapshots.Snapshot, o snapshotLsOptions) error
 	}
 	t := table{header: []string{"NAME", "PROJECT", "CREATED", "VOLUMES", "SIZE", "ON DISK", "REASON"}}
 	for _, s := range all {
-		var disk int64
-		for _, v := range s.Volumes {
-			disk += v.Compressed
-		}
 		why := s.Reason
 		if s.Note != "" {
 			why = s.Note
 		}
-		t.add(s.Name, s.Project, units.HumanDuration(time.Since(s.Created))+" ago", fmt.Sprint(len(s.Volumes)), bytesText(s.Size()), bytesText(disk), why)
+		t.add(s.Name, s.Project, units.HumanDuration(time.Since(s.Created))+" ago", fmt.Sprint(len(s.Volumes)), bytesText(s.Size()), bytesText(s.Compressed()), why)
 	}
 	return t.write(a.out)
 }

@@ -83,8 +83,13 @@ func (a *app) runSnapshotRestore(ctx context.Context, o snapshotRestoreOptions, 
 	if err := a.putRight(ctx, r.e, p.Name, r.work); err != nil {
 		return err
 	}
+	if !a.dryRun {
+		if err := r.loadImages(ctx, snap); err != nil {
+			return err
+		}
+	}
 	have, plan, err := r.plan(ctx, contents)
-	if err != nil {
+	if err != nil || len(contents) == 0 {
 		return err
 	}
 	if a.dryRun {
@@ -120,7 +125,7 @@ func (r *restore) find(ctx context.Context, name string, only []string) (snapsho
 			return snap, nil, fmt.Errorf("snapshot %q has no volume %q", snap.Name, key)
 		}
 	}
-	if len(contents) == 0 {
+	if len(contents) == 0 && !slices.ContainsFunc(snap.Images, func(i snapshots.Image) bool { return i.Blob != "" }) {
 		return snap, nil, fmt.Errorf("snapshot %q has no volumes", snap.Name)
 	}
 	for key := range contents {

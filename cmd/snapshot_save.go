@@ -48,7 +48,7 @@ out. Without NAME it is named after the time. The name is shown.`,
 	}
 	f := c.Flags()
 	f.StringVarP(&o.note, "message", "m", "", "`TEXT` to remember with it")
-	f.BoolVar(&o.images, "images", false, "remember which images the services run, too, by digest")
+	f.BoolVar(&o.images, "images", false, "save the images that the services run, too")
 	f.BoolVar(&o.stop, "stop", false, "stop containers that use the volumes meanwhile, instead of pausing them")
 	f.BoolVar(&o.live, "live", false, "let containers go on meanwhile: files may not fit each other")
 	return c
@@ -97,11 +97,6 @@ func (a *app) save(ctx context.Context, e *engine.Client, project string, have c
 	} else if store.Has(project, snap.Name) {
 		return snap, withHint(fmt.Errorf("there is a snapshot %q of project %q", snap.Name, project), "dev snapshot rm %s", snap.Name)
 	}
-	if o.images {
-		if snap.Images, err = runningImages(ctx, e, have.Containers); err != nil {
-			return snap, err
-		}
-	}
 	volumes := namedVolumes(have)
 	mode := ""
 	switch {
@@ -111,6 +106,11 @@ func (a *app) save(ctx context.Context, e *engine.Client, project string, have c
 		mode = restNone
 	}
 	err = store.Saving(ctx, func() error {
+		if o.images {
+			if snap.Images, err = saveImages(ctx, e, store, have.Containers); err != nil {
+				return err
+			}
+		}
 		err := a.atRest(ctx, e, project, have.Containers, volumes, mode, func() error {
 			for _, name := range volumes {
 				v, err := a.saveVolume(ctx, e, store, have.Volumes[name], o.limit)
@@ -158,26 +158,6 @@ func (a *app) saveVolume(ctx context.Context, e *engine.Client, store snapshots.
 		return err
 	})
 	return saved, err
-}
-
-// runningImages are the images of the project's containers, one for each service.
-func runningImages(ctx context.Context, e *engine.Client, containers []compose.Container) ([]snapshots.Image, error) {
-	var images []snapshots.Image
-	for _, c := range containers {
-		if c.OneOff() || slices.ContainsFunc(images, func(i snapshots.Image) bool { return i.Service == c.Service() }) {
-			continue
-		}
-		have, err := e.Observe(ctx, compose.Query{Images: []string{c.Image}, SkipNetworks: true, SkipVolumes: true})
-		if err != nil {
-			return nil, err
-		}
-		im := snapshots.Image{Service: c.Service(), Ref: c.Image, ID: c.ImageID}
-		if local := have.Images[c.Image]; local.ID == c.ImageID {
-			im.Digests = local.Digests
-		}
-		images = append(images, im)
-	}
-	return images, nil
 }
 
 // Ways to bring a container to rest while its volumes are read; the label says which one a service needs.

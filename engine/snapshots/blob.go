@@ -35,7 +35,7 @@ type Blob struct {
 func (s Store) Add(ctx context.Context, content io.Reader, limit int64) (b Blob, err error) {
 	f, err := os.CreateTemp(filepath.Join(s.Dir, "blobs"), tmpPrefix+"*")
 	if err != nil {
-		return b, fmt.Errorf("store a volume's content: %w", err)
+		return b, fmt.Errorf("store content: %w", err)
 	}
 	defer func() {
 		if err != nil {
@@ -46,14 +46,14 @@ func (s Store) Add(ctx context.Context, content io.Reader, limit int64) (b Blob,
 	b.Size, err = compress(ctx, f, io.TeeReader(content, sum), limit)
 	info, statErr := f.Stat()
 	if err = errors.Join(err, statErr, f.Sync(), f.Close()); err != nil {
-		return b, fmt.Errorf("store a volume's content: %w", err)
+		return b, fmt.Errorf("store content: %w", err)
 	}
 	b.Digest, b.Compressed = "sha256:"+hex.EncodeToString(sum.Sum(nil)), info.Size()
 	if err = os.Rename(f.Name(), s.blob(b.Digest)); err == nil {
 		err = atomicfile.SyncDir(filepath.Dir(f.Name()))
 	}
 	if err != nil {
-		return b, fmt.Errorf("store a volume's content: %w", err)
+		return b, fmt.Errorf("store content: %w", err)
 	}
 	return b, nil
 }
@@ -101,7 +101,7 @@ func (e *CorruptError) Error() string {
 func (s Store) Open(digest string) (io.ReadCloser, error) {
 	f, err := os.Open(s.blob(digest))
 	if err != nil {
-		return nil, fmt.Errorf("read a volume's content: %w", err)
+		return nil, fmt.Errorf("read content: %w", err)
 	}
 	z, err := zstd.NewReader(f, zstd.WithDecoderConcurrency(1))
 	if err != nil {
@@ -139,9 +139,9 @@ func (r *blobReader) Close() error {
 
 // Check reads all content of a snapshot and compares it with its digests.
 func (s Store) Check(ctx context.Context, snap Snapshot) error {
-	for _, v := range snap.Volumes {
-		if err := s.check(ctx, v.Blob); err != nil {
-			return fmt.Errorf("check snapshot %q: volume %q: %w", snap.Name, v.Name, err)
+	for digest, what := range snap.blobs() {
+		if err := s.check(ctx, digest); err != nil {
+			return fmt.Errorf("check snapshot %q: %s: %w", snap.Name, what, err)
 		}
 	}
 	return nil

@@ -68,17 +68,54 @@ type Image struct {
 	Ref     string   `json:"ref"`
 	ID      string   `json:"id"`
 	Digests []string `json:"digests,omitempty"`
+	// Blob is the image's content as the engine saves it, sha256:… of the archive; Size and Compressed are its bytes. Services that ran the same
+	// image share it. Snapshots of earlier releases have none.
+	Blob       string `json:"blob,omitempty"`
+	Size       int64  `json:"size,omitempty"`
+	Compressed int64  `json:"compressed,omitempty"`
 }
 
 // Automatic reports whether dev took the snapshot by itself.
 func (s Snapshot) Automatic() bool { return s.Reason != "" }
 
-// Size is the size of all its volumes' archives in bytes.
-func (s Snapshot) Size() (n int64) {
-	for _, v := range s.Volumes {
-		n += v.Size
-	}
+// Size is the size of all its archives in bytes.
+func (s Snapshot) Size() int64 {
+	n, _ := s.sizes()
 	return n
+}
+
+// Compressed is what its archives take on disk in bytes; other snapshots may share them.
+func (s Snapshot) Compressed() int64 {
+	_, n := s.sizes()
+	return n
+}
+
+func (s Snapshot) sizes() (size, compressed int64) {
+	for _, v := range s.Volumes {
+		size, compressed = size+v.Size, compressed+v.Compressed
+	}
+	seen := map[string]bool{}
+	for _, i := range s.Images {
+		if !seen[i.Blob] {
+			size, compressed = size+i.Size, compressed+i.Compressed
+		}
+		seen[i.Blob] = true
+	}
+	return size, compressed
+}
+
+// blobs are the digests of all content that the snapshot needs, with what it is.
+func (s Snapshot) blobs() map[string]string {
+	needed := map[string]string{}
+	for _, i := range s.Images {
+		if i.Blob != "" {
+			needed[i.Blob] = fmt.Sprintf("image %q", i.Ref)
+		}
+	}
+	for _, v := range s.Volumes {
+		needed[v.Blob] = fmt.Sprintf("volume %q", v.Name)
+	}
+	return needed
 }
 
 // NotFoundError is a snapshot that is not there.
@@ -143,9 +180,9 @@ func (s Store) Put(snap Snapshot) error {
 	if err := CheckName(snap.Name); err != nil {
 		return err
 	}
-	for _, v := range snap.Volumes {
-		if _, err := os.Stat(s.blob(v.Blob)); err != nil {
-			return fmt.Errorf("save snapshot %q: volume %q: %w", snap.Name, v.Name, err)
+	for digest, what := range snap.blobs() {
+		if _, err := os.Stat(s.blob(digest)); err != nil {
+			return fmt.Errorf("save snapshot %q: %s: %w", snap.Name, what, err)
 		}
 	}
 	name := s.manifest(snap.Project, snap.Name)
@@ -273,8 +310,8 @@ func (s Store) sweep() (freed int64, err error) {
 			return 0, err
 		}
 		for _, snap := range snaps {
-			for _, v := range snap.Volumes {
-				used[filepath.Base(s.blob(v.Blob))] = true
+			for digest := range snap.blobs() {
+				used[filepath.Base(s.blob(digest))] = true
 			}
 		}
 	}
