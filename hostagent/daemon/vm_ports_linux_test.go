@@ -319,12 +319,13 @@ func (r *running) api(link *ssh.Client) {
 }
 
 // pings reads what the program's ping says: microseconds for a kept connection and for a new one.
-func pings(t testing.TB, text string) (took [2]time.Duration) {
+func pings(t testing.TB, text string) [2]time.Duration {
 	t.Helper()
-	if _, err := fmt.Sscan(text, &took[0], &took[1]); err != nil {
+	var kept, fresh int64
+	if _, err := fmt.Sscan(text, &kept, &fresh); err != nil {
 		t.Errorf("%q: %v", text, err)
 	}
-	return [2]time.Duration{took[0] * time.Microsecond, took[1] * time.Microsecond}
+	return [2]time.Duration{time.Duration(kept) * time.Microsecond, time.Duration(fresh) * time.Microsecond}
 }
 
 // pause stops the machine for a while and compares the clocks after it.
