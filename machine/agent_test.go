@@ -225,9 +225,10 @@ func (a *standInAgent) run(s *machine.Store, m *machine.Machine, how string) err
 			time.Sleep(50 * time.Millisecond)
 		}
 		if how == agentFails && stage == hostagent.StageEngine {
+			failed := errors.New("the engine did not answer")
 			err := vm.Kill(ctx)
-			a.set(hostagent.Failed, stage, "the engine did not answer")
-			return err
+			a.set(hostagent.Failed, stage, failed.Error())
+			return errors.Join(err, failed) // it is logged, as the real agent's is
 		}
 	}
 	a.mu.Lock()
