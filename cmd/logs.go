@@ -31,7 +31,7 @@ func newLogsCommand(a *app) *cobra.Command {
 		GroupID: groupLook,
 		Long: `Shows what the containers of the services wrote, in the order of time. With -f it
 goes on as they write, through restarts and recreations, until all have ended or
-Ctrl-C. --history shows what containers wrote that were recreated since, first: web-1~2
+Ctrl-C. --history shows what containers wrote that were recreated since, too: web-1~2
 is the second oldest that is kept of web-1.`,
 		Example: `  dev logs -f web              follow one service
   dev logs --history web       what its earlier containers wrote, too
@@ -85,17 +85,22 @@ func (a *app) runLogs(ctx context.Context, o logsOptions, services []string) err
 	for _, c := range containers {
 		printer.register(logName(c))
 	}
+	var earlier []namedLine
 	if o.history {
-		if err := a.showHistory(name, o, shows, printer); err != nil {
+		if earlier, err = a.history(name, o, shows, printer); err != nil {
 			return err
 		}
 	}
+	show, rest := withHistory(earlier, printer, printer.logLine)
 	lo := engine.LogsOptions{Since: o.since, Until: o.until, Tail: o.tail, Follow: o.follow}
 	if o.follow {
+		rest() // lines that come as they are written have no order to put it in
 		lo.Project, lo.Accept = name, shows
 		lo.Ended = printer.ended
 	}
-	return e.Logs(ctx, containers, lo, printer.logLine)
+	err = e.Logs(ctx, containers, lo, show)
+	rest()
+	return err
 }
 
 // shows chooses containers: those of the named services, else of all that do not opt out with attach: false.

@@ -101,21 +101,23 @@ func (k *keepingEngine) keep(ctx context.Context, op compose.Op) error {
 	})
 }
 
-// showHistory shows the output of earlier containers, in the order of time, each under its name and generation: "web-1~2".
-func (a *app) showHistory(project string, o logsOptions, shows func(compose.Container) bool, printer *logPrinter) error {
+// namedLine is a line of an earlier container, under its name and generation: "web-1~2".
+type namedLine struct {
+	name string
+	loghistory.Line
+}
+
+// history reads the output of earlier containers, in the order of time.
+func (a *app) history(project string, o logsOptions, shows func(compose.Container) bool, printer *logPrinter) ([]namedLine, error) {
 	store, err := a.logHistory()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	all, err := store.List(project)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	type named struct {
-		name string
-		loghistory.Line
-	}
-	var lines []named
+	var lines []namedLine
 	for _, g := range all {
 		c := compose.Container{Name: g.Container, Labels: map[string]string{
 			compose.LabelProject: project, compose.LabelService: g.Service, compose.LabelContainerNumber: numberOf(g.Container),
@@ -124,10 +126,10 @@ func (a *app) showHistory(project string, o logsOptions, shows func(compose.Cont
 			continue
 		}
 		name := fmt.Sprintf("%s~%d", logName(c), g.Number)
-		var of []named
+		var of []namedLine
 		err := g.Read(func(l loghistory.Line) {
 			if o.within(l.Time) {
-				of = append(of, named{name, l})
+				of = append(of, namedLine{name, l})
 			}
 		})
 		if err != nil {
@@ -141,11 +143,24 @@ func (a *app) showHistory(project string, o logsOptions, shows func(compose.Cont
 		}
 		lines = append(lines, of...)
 	}
-	slices.SortStableFunc(lines, func(x, y named) int { return x.Time.Compare(y.Time) })
-	for _, l := range lines {
-		printer.line(l.name, l.Stderr, l.Time, l.Text)
+	slices.SortStableFunc(lines, func(x, y namedLine) int { return x.Time.Compare(y.Time) })
+	return lines, nil
+}
+
+// withHistory puts earlier lines in among those that show gets, where these are in the order of time. The rest of them comes with the last call, of done.
+func withHistory(lines []namedLine, printer *logPrinter, show func(engine.LogLine)) (merged func(engine.LogLine), done func()) {
+	until := func(before func(time.Time) bool) {
+		for len(lines) > 0 && before(lines[0].Time) {
+			l := lines[0]
+			lines = lines[1:]
+			printer.line(l.name, l.Stderr, l.Time, l.Text)
+		}
 	}
-	return nil
+	merged = func(l engine.LogLine) {
+		until(l.Time.After)
+		show(l)
+	}
+	return merged, func() { until(func(time.Time) bool { return true }) }
 }
 
 // numberOf is the number at the end of a container's name.
