@@ -275,9 +275,9 @@ the one that "use" named.`,
 				}
 			}
 			if slices.ContainsFunc(rows, func(r machineRow) bool { return r.State == stateTimeout }) {
-				return errors.New("Error getting active host: timeout") //nolint:staticcheck // docker-machine's words, which scripts look for
+				return errors.New("Error getting active host: timeout") // docker-machine's words, which scripts look for
 			}
-			return errors.New("No active host found") // docker-machine's words, which scripts look for
+			return errors.New("No active host found") //nolint:staticcheck // docker-machine's words, which scripts look for
 		},
 	}
 	c.Flags().IntVarP(&timeout, "timeout", "t", 10, "`SECONDS` to wait for each machine's answer")
