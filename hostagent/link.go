@@ -16,6 +16,10 @@ type Link struct {
 	Console string
 	// Shares are the host folders served to the guest.
 	Shares []ShareLink
+	// State is a saved memory state to restore instead of booting; "": boot. That it fits is the caller's to know.
+	State string
+	// Loaded is called once State is loaded whole and sound, before the guest's processors run for the first time; nil: nobody. Its error ends the start.
+	Loaded func(ctx context.Context) error
 }
 
 // ShareLink is one share's vhost-user socket, served by virtiofsd.
@@ -36,4 +40,25 @@ type VM interface {
 	Kill(ctx context.Context) error
 	// PID is a diagnostic; 0 where there is no process of ours.
 	PID() int
+}
+
+// Suspender is a VM whose memory can be saved.
+type Suspender interface {
+	// Suspend stops the guest's processors, writes memory and devices to file (created, fsynced), and ends the VM's process. After an error the VM runs on
+	// as before, and file is gone.
+	Suspend(ctx context.Context, file string) error
+}
+
+// Snapshotter is a VM whose memory can be saved while it goes on.
+type Snapshotter interface {
+	// Snapshot stops the guest's processors, writes memory and devices to file, calls paused (to copy the disk as it is then) and lets the VM run on, also
+	// after an error; then file is gone.
+	Snapshot(ctx context.Context, file string, paused func(ctx context.Context) error) error
+}
+
+// Plugger is a VM that takes shares while it runs. Those of the Link are plugged in the same way. A VM with a share plugged in cannot be suspended.
+type Plugger interface {
+	Plug(ctx context.Context, s ShareLink) error
+	// Unplug returns once the guest has let the device go. The guest must have unmounted it.
+	Unplug(ctx context.Context, tag string) error
 }

@@ -13,6 +13,10 @@ const (
 	Running  Phase = "running"
 	Degraded Phase = "degraded"
 	Stopping Phase = "stopping"
+	// Suspending: the memory is being saved. Suspended: it is, there is no VM, and the agent waits to resume it. Resuming: it is being restored.
+	Suspending Phase = "suspending"
+	Suspended  Phase = "suspended"
+	Resuming   Phase = "resuming"
 	Stopped  Phase = "stopped"
 	Failed   Phase = "failed"
 )

@@ -29,6 +29,8 @@ type Options struct {
 	MAC string
 	// Start starts the VM: a driver's method, bound to a machine's folder and spec.
 	Start func(ctx context.Context, l hostagent.Link) (hostagent.VM, error)
+	// Memory keeps saved memory states; nil: this machine has none, and is always booted.
+	Memory Memory
 	// Key logs in; HostKey is the only one the guest may answer with.
 	Key     ssh.Signer
 	HostKey ssh.PublicKey
@@ -52,6 +54,33 @@ type Options struct {
 	Logger    *slog.Logger
 
 	engineSocket string // in the guest
+}
+
+// Memory keeps what a VM has in its memory from one life of it to the next. A state fits exactly one content of the disk and is used at most once, whatever
+// dies. Its methods are called by one goroutine at a time.
+type Memory interface {
+	// Take looks for a state that matches disk, image, settings and VMM. The zero Saved, with Why where a state was dropped: boot.
+	Take(ctx context.Context) (Saved, error)
+	// Consume makes the taken state one that can never be taken again. It is called by Link.Loaded, just before the guest runs.
+	Consume(ctx context.Context) error
+	// New is where a state shall be written.
+	New() string
+	// Commit binds the file of New to the disk's exact content, once the VM has ended, and makes it the one to take. File and Why of s are ignored.
+	Commit(ctx context.Context, s Saved) error
+	// Drop removes the state, taken or not, and what New began; why is logged.
+	Drop(ctx context.Context, why string) error
+}
+
+// Saved is a memory state.
+type Saved struct {
+	// File is for Link.State; "": there is none.
+	File string
+	// Why says in one line why a state that was there cannot be used; "": there was none, or it can.
+	Why string
+	// Suspended: containers run in it, and the user calls the machine suspended; otherwise it is a stopped machine's, quiet and without containers.
+	Suspended bool
+	// Notes are the agent's own, kept with the state and as secret as it: what it has to know of a guest that it did not boot.
+	Notes json.RawMessage
 }
 
 // Share is a host folder for the guest.
