@@ -35,6 +35,8 @@ const (
 	MethodUnmount  = "unmount"  // Unmount → none
 	MethodTrim     = "trim"     // none → Trim
 	MethodMemory   = "memory"   // MemoryRequest → Memory
+	MethodPressure = "pressure" // PressureRequest → Pressure: answered when memory is short, or when the time is over
+	MethodGrow     = "grow"     // Grow → Disk: the data disk has been made larger
 	MethodPowerOff = "power-off"
 	MethodReboot   = "reboot"
 	MethodLogs     = "logs"          // LogsRequest → Logs
@@ -182,6 +184,24 @@ type Memory struct {
 	Cached    int64 `json:"cached"`
 	SwapTotal int64 `json:"swap_total"`
 	SwapFree  int64 `json:"swap_free"`
+	// Load is how many processes wanted a processor or a disk, on average over a minute.
+	Load float64 `json:"load"`
+}
+
+// PressureRequest says how long to wait for memory to become short.
+type PressureRequest struct {
+	Wait time.Duration `json:"wait_ns"`
+}
+
+// Pressure says whether programs have begun to wait for memory, and how it is used then.
+type Pressure struct {
+	Short  bool   `json:"short"`
+	Memory Memory `json:"memory"`
+}
+
+// Grow is the data disk's new size in bytes.
+type Grow struct {
+	Bytes int64 `json:"bytes"`
 }
 
 // LogsRequest names a log (boot, dockerd, containerd, agent) and how many bytes of its end to give; 0 is 64 KiB.

@@ -33,7 +33,7 @@ func TestSeedRoundTrip(t *testing.T) {
 	if !bytes.Equal(a, b) {
 		t.Errorf("got %s, want %s", b, a)
 	}
-	disk[seedHeader+3] ^= 1
+	disk[len(seedMark)+4+32+3] ^= 1
 	if _, err := DecodeSeed(bytes.NewReader(disk)); err == nil || errors.Is(err, ErrNoSeed) {
 		t.Errorf("an altered seed: %v", err)
 	}

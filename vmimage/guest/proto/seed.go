@@ -45,11 +45,15 @@ type Seed struct {
 	ZramMiB int `json:"zram_mib,omitempty"`
 	// Sysctl are further kernel settings, by their path below /proc/sys with dots or slashes.
 	Sysctl map[string]string `json:"sysctl,omitempty"`
+	// LinkSecret is what the host shows at FastPort, new for each start (FastSecretSize bytes); without it there is no fast link.
+	LinkSecret []byte `json:"link_secret,omitempty"`
 	Mounts []Mount           `json:"mounts,omitempty"`
 	// Emulators run programs of other architectures: paths in the guest, mostly below a share, by architecture (amd64, arm64).
 	Emulators map[string]string `json:"emulators,omitempty"`
 	// Engine are settings merged into dockerd's configuration file.
 	Engine map[string]json.RawMessage `json:"engine,omitempty"`
+	// Maintenance is work on the data disk to do instead of serving anybody; the machine powers off after it.
+	Maintenance *Maintenance `json:"maintenance,omitempty"`
 }
 
 // Network is a fixed network configuration.
@@ -73,10 +77,9 @@ type Mount struct {
 // Layout of a seed disk: a mark, the length of the JSON that follows, its SHA-256, the JSON, and zeros up to a whole mebibyte, because some
 // hypervisors refuse smaller disks.
 const (
-	seedMark   = "DEV-SEED"
-	seedHeader = len(seedMark) + 4 + sha256.Size
-	seedMax    = 8 << 20
-	seedRound  = 1 << 20
+	seedMark  = "DEV-SEED"
+	seedMax   = 8 << 20
+	seedRound = 1 << 20
 )
 
 // ErrNoSeed says that a disk is no seed disk.
@@ -95,32 +98,49 @@ func EncodeSeed(s Seed) ([]byte, error) {
 	if len(body) > seedMax {
 		return nil, fmt.Errorf("encode seed: it has %d bytes, %d are the most", len(body), seedMax)
 	}
+	return frame(seedMark, body), nil
+}
+
+// frame lays out a disk.
+func frame(mark string, body []byte) []byte {
 	sum := sha256.Sum256(body)
 	var b bytes.Buffer
-	b.WriteString(seedMark)
+	b.WriteString(mark)
 	b.Write(binary.LittleEndian.AppendUint32(nil, uint32(len(body))))
 	b.Write(sum[:])
 	b.Write(body)
 	b.Write(make([]byte, (seedRound-b.Len()%seedRound)%seedRound))
-	return b.Bytes(), nil
+	return b.Bytes()
+}
+
+// unframe reads a disk's body; ok is false where it is not a disk of this kind.
+func unframe(r io.ReaderAt, mark string) (body []byte, ok bool, err error) {
+	head := make([]byte, len(mark)+4+sha256.Size)
+	if _, err := r.ReadAt(head, 0); err != nil || string(head[:len(mark)]) != mark {
+		return nil, false, nil //nolint:nilerr // too short to be one
+	}
+	n := binary.LittleEndian.Uint32(head[len(mark):])
+	if n > seedMax {
+		return nil, true, fmt.Errorf("it claims %d bytes, %d are the most", n, seedMax)
+	}
+	body = make([]byte, n)
+	if _, err := r.ReadAt(body, int64(len(head))); err != nil {
+		return nil, true, err
+	}
+	if sum := sha256.Sum256(body); !bytes.Equal(sum[:], head[len(mark)+4:]) {
+		return nil, true, errors.New("its digest is wrong")
+	}
+	return body, true, nil
 }
 
 // DecodeSeed reads a seed disk; ErrNoSeed when it is none.
 func DecodeSeed(r io.ReaderAt) (*Seed, error) {
-	head := make([]byte, seedHeader)
-	if _, err := r.ReadAt(head, 0); err != nil || string(head[:len(seedMark)]) != seedMark {
+	body, ok, err := unframe(r, seedMark)
+	if !ok {
 		return nil, ErrNoSeed
 	}
-	n := binary.LittleEndian.Uint32(head[len(seedMark):])
-	if n > seedMax {
-		return nil, fmt.Errorf("read seed: it claims %d bytes, %d are the most", n, seedMax)
-	}
-	body := make([]byte, n)
-	if _, err := r.ReadAt(body, int64(seedHeader)); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("read seed: %w", err)
-	}
-	if sum := sha256.Sum256(body); !bytes.Equal(sum[:], head[len(seedMark)+4:]) {
-		return nil, errors.New("read seed: its digest is wrong")
 	}
 	var s Seed
 	if err := json.Unmarshal(body, &s); err != nil {
@@ -149,6 +169,10 @@ func (s *Seed) validate() error {
 		return fmt.Errorf("machine id %q is not 32 hexadecimal digits", s.MachineID)
 	case s.SwapMiB < 0 || s.ZramMiB < 0:
 		return errors.New("swap sizes are negative")
+	case s.Maintenance != nil:
+		if err := s.Maintenance.validate(); err != nil {
+			return err
+		}
 	}
 	for name := range s.Sysctl {
 		if !sysctl.MatchString(name) {
