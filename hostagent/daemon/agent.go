@@ -45,6 +45,7 @@ type agent struct {
 	// slowLoopback: the guest could not be set up, and its loopback is reached through the link.
 	slowLoopback atomic.Bool
 	nudge        chan struct{} // asks for a push of the clock
+	linkSecret   atomic.Pointer[[]byte]
 
 	closers []closer
 }

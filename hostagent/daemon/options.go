@@ -102,6 +102,7 @@ type SeedParts struct {
 	Certificates string
 	Sysctl       map[string]string
 	Engine       map[string]json.RawMessage
+	LinkSecret   []byte
 }
 
 // defaultDeadlines are for a slow machine under software emulation; what hangs is told by the stage anyhow.

@@ -157,6 +157,7 @@ func (a *agent) seedParts(n *network.Network) SeedParts {
 		Certificates: hostCertificates(a.log),
 		Sysctl:       guestSysctl(),
 		Engine:       guestEngine(),
+		LinkSecret:   a.newLinkSecret(),
 	}
 	for _, s := range a.shares {
 		parts.Mounts = append(parts.Mounts, s.mount())
