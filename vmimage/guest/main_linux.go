@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/seed71221737/dev/vmimage/guest/agent"
 	"github.com/seed71221737/dev/vmimage/guest/boot"
+	"github.com/seed71221737/dev/vmimage/guest/proto"
 )
 
 func main() {
@@ -96,5 +98,21 @@ func runAgent() error {
 	if l, err := vsock.Listen(22, nil); err == nil { // most machines have no such device
 		listeners = append(listeners, l)
 	}
-	return s.Serve(ctx, listeners...)
+	fast, err := net.Listen("tcp", fmt.Sprintf(":%d", proto.FastPort))
+	if err != nil {
+		return fmt.Errorf("listen for the host: %w", err)
+	}
+	f := &agent.Fast{
+		SecretFile: boot.LinkSecretFile, Log: s.Log,
+		Services: map[string]func(context.Context, net.Conn, string){proto.FastDocker: agent.FastSocket("/run/docker.sock")},
+	}
+	failed := make(chan error, 1)
+	ctx, end := context.WithCancel(ctx)
+	go func() {
+		defer end()
+		failed <- f.Serve(ctx, fast)
+	}()
+	err = s.Serve(ctx, listeners...)
+	end()
+	return errors.Join(err, <-failed)
 }

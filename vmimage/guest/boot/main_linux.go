@@ -26,6 +26,7 @@ const (
 	HostKeyFile        = "/run/dev/host_key"
 	AuthorizedKeysFile = "/run/dev/authorized_keys"
 	ProxyFile          = "/run/dev/proxy.env"
+	LinkSecretFile     = "/run/dev/link_secret"
 )
 
 // Signals to PID 1, busybox's and systemd's alike.
@@ -92,6 +93,11 @@ func (m *machine) bring(ctx context.Context) {
 	_ = m.index.load("virtio_console") // no such device: no loss
 	card, fs := m.load("virtio_net", "hv_netvsc", "af_packet"), m.load("ext4")
 	disks := m.awaitDisks()
+	if m.seed.Maintenance != nil {
+		<-fs
+		m.maintain(ctx)
+		return
+	}
 	m.identity()
 	m.record.stage("identity")
 	var wg sync.WaitGroup
@@ -188,6 +194,7 @@ func (m *machine) identity() {
 		os.WriteFile(HostKeyFile, []byte(s.HostKey), 0o600),
 		os.WriteFile(AuthorizedKeysFile, []byte(strings.Join(s.AuthorizedKeys, "\n")+"\n"), 0o600),
 		os.WriteFile(ProxyFile, []byte(proxy.String()), 0o600),
+		os.WriteFile(LinkSecretFile, s.LinkSecret, 0o600),
 		trust(s.Certificates),
 	)
 	if err != nil {

@@ -46,8 +46,8 @@ type Seed struct {
 	// Sysctl are further kernel settings, by their path below /proc/sys with dots or slashes.
 	Sysctl map[string]string `json:"sysctl,omitempty"`
 	// LinkSecret is what the host shows at FastPort, new for each start (FastSecretSize bytes); without it there is no fast link.
-	LinkSecret []byte `json:"link_secret,omitempty"`
-	Mounts []Mount           `json:"mounts,omitempty"`
+	LinkSecret []byte  `json:"link_secret,omitempty"`
+	Mounts     []Mount `json:"mounts,omitempty"`
 	// Emulators run programs of other architectures: paths in the guest, mostly below a share, by architecture (amd64, arm64).
 	Emulators map[string]string `json:"emulators,omitempty"`
 	// Engine are settings merged into dockerd's configuration file.
