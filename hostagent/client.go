@@ -98,6 +98,18 @@ func (c *Client) Stop(ctx context.Context, grace time.Duration) error {
 	return c.post(ctx, "/v1/stop?"+url.Values{"grace": {grace.String()}}.Encode())
 }
 
+// StopCold is Stop for a machine that is to boot anew at its next start: no memory state is left.
+func (c *Client) StopCold(ctx context.Context, grace time.Duration) error {
+	return c.post(ctx, "/v1/stop?"+url.Values{"grace": {grace.String()}, "cold": {"1"}}.Encode())
+}
+
+// Suspend saves the machine's memory, with what runs in it, and ends its VM; the agent stays. It returns when that is done, or the machine goes on because
+// it could not be. A machine that is suspended stays so until Resume.
+func (c *Client) Suspend(ctx context.Context) error { return c.post(ctx, "/v1/suspend") }
+
+// Resume restores what was suspended, or has fallen asleep, and returns when the machine runs. One that runs is no error.
+func (c *Client) Resume(ctx context.Context) error { return c.post(ctx, "/v1/resume") }
+
 // Kill asks for the VM to be killed, and returns as soon as the agent has taken the order.
 func (c *Client) Kill(ctx context.Context) error { return c.post(ctx, "/v1/kill") }
 

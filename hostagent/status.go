@@ -17,8 +17,8 @@ const (
 	Suspending Phase = "suspending"
 	Suspended  Phase = "suspended"
 	Resuming   Phase = "resuming"
-	Stopped  Phase = "stopped"
-	Failed   Phase = "failed"
+	Stopped    Phase = "stopped"
+	Failed     Phase = "failed"
 )
 
 // Stage is a step of starting. Each has a deadline of its own.
@@ -43,6 +43,10 @@ type Status struct {
 	Started  time.Time `json:"started"`
 	AgentPID int       `json:"agent_pid"` // diagnostics: liveness is the run lock
 	VMPID    int       `json:"vm_pid,omitempty"`
+	// Asleep: the machine is suspended because nobody used it, and wakes for the first who does.
+	Asleep bool `json:"asleep,omitempty"`
+	// SleepAfter is how long it has to be unused for that; 0: it never falls asleep.
+	SleepAfter time.Duration `json:"sleep_after_ns,omitempty"`
 	// Docker is the engine's address on this host: unix:///… or npipe:////./pipe/….
 	Docker string `json:"docker,omitempty"`
 	// SSH is the loopback address of the guest's SSH server, host:port.

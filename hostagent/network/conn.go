@@ -24,13 +24,30 @@ type Conn struct {
 	*gonet.TCPConn
 	endpoint tcpip.Endpoint
 	queue    *waiter.Queue
-	ended    func()
+	outbound bool // the guest began it
+	network  *Network
 	once     sync.Once
 }
 
-func (n *Network) newConn(endpoint tcpip.Endpoint, queue *waiter.Queue) *Conn {
+func (n *Network) newConn(endpoint tcpip.Endpoint, queue *waiter.Queue, outbound bool) *Conn {
 	n.open.Add(1)
-	return &Conn{TCPConn: gonet.NewTCPConn(queue, endpoint), endpoint: endpoint, queue: queue, ended: func() { n.open.Add(-1) }}
+	c := &Conn{TCPConn: gonet.NewTCPConn(queue, endpoint), endpoint: endpoint, queue: queue, outbound: outbound, network: n}
+	n.connsMu.Lock()
+	n.conns[c] = struct{}{}
+	late := outbound && n.quiet
+	n.connsMu.Unlock()
+	if late {
+		c.Reset()
+	}
+	return c
+}
+
+// ended forgets the connection, once.
+func (c *Conn) ended() {
+	c.network.open.Add(-1)
+	c.network.connsMu.Lock()
+	defer c.network.connsMu.Unlock()
+	delete(c.network.conns, c)
 }
 
 func (n *Network) dialFrom(ctx context.Context, from netip.Addr, to netip.AddrPort) (*Conn, error) {
@@ -62,7 +79,7 @@ func (n *Network) dialFrom(ctx context.Context, from netip.Addr, to netip.AddrPo
 		endpoint.Close()
 		return nil, fmt.Errorf("dial %q in the machine: %w", to, asError(terr))
 	}
-	return n.newConn(endpoint, queue), nil
+	return n.newConn(endpoint, queue, false), nil
 }
 
 // asError translates the stack's errors to those that callers know.

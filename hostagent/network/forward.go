@@ -36,6 +36,10 @@ func (n *Network) forwardTCP(r *tcp.ForwarderRequest) {
 	id := r.ID()
 	dst := addrPort(id.LocalAddress, id.LocalPort)
 	targets := n.outbound(dst)
+	if n.isQuiet() {
+		r.Complete(false) // the guest repeats it
+		return
+	}
 	if len(targets) == 0 || !n.begin() {
 		r.Complete(true)
 		return
@@ -48,6 +52,11 @@ func (n *Network) forwardTCP(r *tcp.ForwarderRequest) {
 		r.Complete(isRefused(err))
 		return
 	}
+	if n.isQuiet() {
+		r.Complete(false)
+		_ = out.Close() // the guest repeats it
+		return
+	}
 	var queue waiter.Queue
 	endpoint, terr := r.CreateEndpoint(&queue)
 	r.Complete(terr != nil)
@@ -55,7 +64,7 @@ func (n *Network) forwardTCP(r *tcp.ForwarderRequest) {
 		_ = out.Close() // the guest has given up
 		return
 	}
-	conn := n.newConn(endpoint, &queue)
+	conn := n.newConn(endpoint, &queue, true)
 	stop := context.AfterFunc(n.ctx, func() { conn.Reset(); out.Close() })
 	defer stop()
 	n.relay.Join(out, conn)
@@ -82,21 +91,38 @@ const (
 	dnsIdle = 15 * time.Second
 )
 
+// maxFlows is how many flows of datagrams a guest may have to the outside at once; each costs the host a socket. What is beyond is lost, as datagrams are.
+const maxFlows = 2048
+
+// beginFlow counts one flow more, if it may be and the network is not closing.
+func (n *Network) beginFlow() bool {
+	if n.flows.Add(1) <= maxFlows && n.begin() {
+		return true
+	}
+	n.flows.Add(-1)
+	return false
+}
+
+func (n *Network) endFlow() {
+	n.flows.Add(-1)
+	n.work.Done()
+}
+
 // forwardUDP makes a flow of the guest to the outside. It is called where packets are processed, and must not wait.
 func (n *Network) forwardUDP(r *udp.ForwarderRequest) {
 	id := r.ID()
 	targets := n.outbound(addrPort(id.LocalAddress, id.LocalPort))
-	if len(targets) == 0 || !n.begin() {
+	if len(targets) == 0 || n.isQuiet() || !n.beginFlow() {
 		return
 	}
 	var queue waiter.Queue
 	endpoint, terr := r.CreateEndpoint(&queue)
 	if terr != nil {
-		n.work.Done()
+		n.endFlow()
 		return
 	}
 	go func() {
-		defer n.work.Done()
+		defer n.endFlow()
 		guest := gonet.NewUDPConn(&queue, endpoint)
 		out, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(targets[0]))
 		if err != nil {

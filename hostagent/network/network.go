@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,13 +57,18 @@ type Network struct {
 	mu     sync.Mutex // between begin and Close
 	work   sync.WaitGroup
 	open   atomic.Int64 // connections
+	flows  atomic.Int64 // of datagrams from the guest
 	relay  Relay
-	dns    *dnsServer
+
+	connsMu sync.Mutex
+	conns   map[*Conn]struct{} // open ones
+	quiet   bool               // the guest reaches nobody
+	dns     *dnsServer
 }
 
 // New starts a network that no guest is attached to yet. Close ends it.
 func New(c Config) (*Network, error) {
-	n := &Network{Addresses: Plan(c.Subnet), config: c, log: c.Logger}
+	n := &Network{Addresses: Plan(c.Subnet), config: c, log: c.Logger, conns: map[*Conn]struct{}{}}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	endpoint, err := tap.NewLinkEndpoint(false, uint32(c.MTU), gatewayMAC, n.Gateway.String(), []string{n.Host.String(), n.Dialer.String()})
 	if err != nil {
@@ -140,15 +147,61 @@ func (n *Network) route() error {
 		{Destination: header.IPv4EmptySubnet, Gateway: address(n.Guest), NIC: nic},
 	})
 	if len(n.config.GuestMAC) == 6 {
-		for _, a := range []netip.Addr{n.Guest, n.Loopback} {
-			if err := n.stack.AddStaticNeighbor(nic, ipv4.ProtocolNumber, address(a), tcpip.LinkAddress(n.config.GuestMAC)); err != nil {
-				return errors.New(err.String())
-			}
+		if err := n.SetGuestMAC(n.config.GuestMAC); err != nil {
+			return err
 		}
 	}
 	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(n.stack, 0, maxHandshakes, n.forwardTCP).HandlePacket)
 	n.stack.SetTransportProtocolHandler(udp.ProtocolNumber, udp.NewForwarder(n.stack, n.forwardUDP).HandlePacket)
 	return nil
+}
+
+// SetGuestMAC says what address the guest's card has from now on.
+func (n *Network) SetGuestMAC(mac net.HardwareAddr) error {
+	for _, a := range []netip.Addr{n.Guest, n.Loopback} {
+		if err := n.stack.AddStaticNeighbor(nic, ipv4.ProtocolNumber, address(a), tcpip.LinkAddress(mac)); err != nil {
+			return fmt.Errorf("set the address of the machine's card: %s", err)
+		}
+	}
+	return nil
+}
+
+// Quiesce resets all open connections, on both sides, and answers none that the guest begins until Reopen: the guest repeats what it sent meanwhile. It is
+// for a guest about to be saved, whose connections cannot go on in its next life. Connections to the guest can be made all the time.
+func (n *Network) Quiesce() {
+	n.connsMu.Lock()
+	n.quiet = true
+	open := slices.Collect(maps.Keys(n.conns))
+	n.connsMu.Unlock()
+	for _, c := range open {
+		c.Reset()
+	}
+}
+
+// Reopen undoes Quiesce.
+func (n *Network) Reopen() {
+	n.connsMu.Lock()
+	defer n.connsMu.Unlock()
+	n.quiet = false
+}
+
+func (n *Network) isQuiet() bool {
+	n.connsMu.Lock()
+	defer n.connsMu.Unlock()
+	return n.quiet
+}
+
+// Outbound is how many TCP connections the guest has open to the outside.
+func (n *Network) Outbound() int {
+	n.connsMu.Lock()
+	defer n.connsMu.Unlock()
+	count := 0
+	for c := range n.conns {
+		if c.outbound {
+			count++
+		}
+	}
+	return count
 }
 
 // Attach serves a VM's card on a connection that frames packets as QEMU's stream devices do. It returns when the connection or the network ends,
