@@ -81,7 +81,7 @@ func runAgent() error {
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Control: &agent.Control{
 			Program: "dev-guest", StatusFile: boot.StatusFile, LogDir: "/var/log/dev", DataDir: "/var", Docker: "/run/docker.sock",
-			Mount: boot.MountShare,
+			Mount: boot.MountShare, Grow: boot.GrowData,
 			Power: func(reboot bool) error {
 				if reboot {
 					return unix.Kill(1, boot.SignalReboot)

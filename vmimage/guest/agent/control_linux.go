@@ -37,6 +37,8 @@ type Control struct {
 	Power func(reboot bool) error
 	// Mount mounts what the host asks for.
 	Mount func(proto.Mount) error
+	// Grow makes the data disk's file system as large as the disk, which has so many bytes now.
+	Grow func(ctx context.Context, bytes int64) error
 }
 
 // Serve answers requests on a stream until it ends. Requests run side by side.
@@ -100,6 +102,10 @@ func (c *Control) call(ctx context.Context, r proto.Request) (any, error) {
 		return trim(c.DataDir)
 	case proto.MethodMemory:
 		return with(r, func(p proto.MemoryRequest) (any, error) { return memory(p.DropCaches) })
+	case proto.MethodPressure:
+		return with(r, func(p proto.PressureRequest) (any, error) { return pressure(ctx, memoryStalls, p.Wait) })
+	case proto.MethodGrow:
+		return with(r, func(p proto.Grow) (any, error) { return c.grow(ctx, p) })
 	case proto.MethodPowerOff:
 		return nil, c.Power(false)
 	case proto.MethodReboot:
@@ -163,9 +169,9 @@ const (
 func (c *Control) health(ctx context.Context) proto.Health {
 	s := c.status()
 	h := proto.Health{Problems: s.Problems, Warnings: s.Warnings, Engine: pingEngine(ctx, c.Docker)}
-	var fs unix.Statfs_t
-	if err := unix.Statfs(c.DataDir, &fs); err == nil {
-		h.Disk = proto.Disk{Total: int64(fs.Blocks) * fs.Bsize, Free: int64(fs.Bavail) * fs.Bsize}
+	fs, err := statfs(c.DataDir)
+	if err == nil {
+		h.Disk = diskOf(fs)
 	}
 	switch free := float64(h.Disk.Free); {
 	case free < fullDisk*float64(h.Disk.Total):
@@ -178,6 +184,27 @@ func (c *Control) health(ctx context.Context) proto.Health {
 	}
 	h.OK = h.Engine && len(h.Problems) == 0
 	return h
+}
+
+func statfs(dir string) (fs unix.Statfs_t, err error) {
+	err = unix.Statfs(dir, &fs)
+	return fs, err
+}
+
+func diskOf(fs unix.Statfs_t) proto.Disk {
+	return proto.Disk{Total: int64(fs.Blocks) * fs.Bsize, Free: int64(fs.Bavail) * fs.Bsize}
+}
+
+// grow has the file system take up a disk that has become larger.
+func (c *Control) grow(ctx context.Context, p proto.Grow) (any, error) {
+	if err := c.Grow(ctx, p.Bytes); err != nil {
+		return nil, err
+	}
+	fs, err := statfs(c.DataDir)
+	if err != nil {
+		return nil, fmt.Errorf("look at the data disk: %w", err)
+	}
+	return diskOf(fs), nil
 }
 
 // pingEngine asks the Docker API whether it answers.
@@ -299,11 +326,19 @@ func memory(drop bool) (any, error) {
 			return nil, err
 		}
 	}
+	return readMemory()
+}
+
+func readMemory() (proto.Memory, error) {
 	data, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
-		return nil, fmt.Errorf("read memory's use: %w", err)
+		return proto.Memory{}, fmt.Errorf("read memory's use: %w", err)
 	}
-	return parseMemory(string(data)), nil
+	m := parseMemory(string(data))
+	load, _ := os.ReadFile("/proc/loadavg") // a figure for comfort
+	first, _, _ := strings.Cut(string(load), " ")
+	m.Load, _ = strconv.ParseFloat(first, 64)
+	return m, nil
 }
 
 func parseMemory(text string) proto.Memory {

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/seed71221737/dev/vmimage/guest/proto"
 )
 
 // DataSchema is the layout version of the data disk that this image makes; it reads all before it.
@@ -28,6 +30,7 @@ const (
 	contentDamaged                // ours by a spare superblock; the first is gone
 	contentRoot                   // the image
 	contentSeed                   // the seed
+	contentReport                 // where maintenance is told of
 )
 
 // Places in ext4 and erofs.
@@ -69,6 +72,9 @@ func probe(r io.ReaderAt, size int64) (_ content, uuid string, err error) {
 	}
 	if bytes.HasPrefix(head, []byte("DEV-SEED")) {
 		return contentSeed, "", nil
+	}
+	if bytes.HasPrefix(head, []byte(proto.ReportMark)) {
+		return contentReport, "", nil
 	}
 	if hasFormattingMark(r) {
 		return contentBlank, "", nil
@@ -144,6 +150,7 @@ type disk struct {
 	readOnly bool
 	holds    content
 	uuid     string
+	serial   string // what the host calls a disk that is there besides the usual ones
 	// partitioned disks are nobody's data disk.
 	partitioned bool
 }
@@ -164,7 +171,7 @@ const (
 func chooseData(disks []disk) (name string, action dataAction, err error) {
 	byContent := map[content][]string{}
 	for _, d := range disks {
-		if d.readOnly || d.partitioned || d.size < minData {
+		if d.readOnly || d.partitioned || d.size < minData || d.serial == proto.OriginalDisk {
 			continue
 		}
 		byContent[d.holds] = append(byContent[d.holds], d.name)

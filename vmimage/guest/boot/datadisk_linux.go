@@ -37,7 +37,7 @@ func listDisks() []disk {
 		if strings.HasPrefix(name, "loop") || strings.HasPrefix(name, "ram") || strings.HasPrefix(name, "zram") || strings.HasPrefix(name, "sr") {
 			continue
 		}
-		d := disk{name: name, size: sysNumber(dir+"/size") * 512, readOnly: sysNumber(dir+"/ro") == 1}
+		d := disk{name: name, size: sysNumber(dir+"/size") * 512, readOnly: sysNumber(dir+"/ro") == 1, serial: sysText(dir + "/serial")}
 		parts, _ := filepath.Glob(dir + "/" + name + "*")
 		d.partitioned = len(parts) > 0
 		if f, err := os.Open("/dev/" + name); err == nil {
@@ -49,9 +49,13 @@ func listDisks() []disk {
 	return disks
 }
 
+func sysText(file string) string {
+	data, _ := os.ReadFile(file) // not every device has it
+	return strings.TrimSpace(string(data))
+}
+
 func sysNumber(file string) int64 {
-	data, _ := os.ReadFile(file)
-	n, _ := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	n, _ := strconv.ParseInt(sysText(file), 10, 64)
 	return n
 }
 
