@@ -70,6 +70,12 @@ func (d Dir) Network() string { return d.file("net.sock") }
 // Monitor is QEMU's QMP socket.
 func (d Dir) Monitor() string { return d.file("qmp.sock") }
 
+// Migration is the socket over which QEMU hands out and takes back the state of its devices.
+func (d Dir) Migration() string { return d.file("mem.sock") }
+
+// Memory is the folder with the saved memory.
+func (d Dir) Memory() string { return d.file("memory") }
+
 // TLS is the folder with the certificates of the engine's TCP socket, named as docker-machine names them.
 func (d Dir) TLS() string { return d.file("tls") }
 

@@ -3,7 +3,6 @@
 package drivertest
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,6 +28,8 @@ const (
 	StandInFails  = "fails"  // says why and ends
 	StandInQuits  = "quits"  // ends without a word
 	StandInOld    = "old"    // is of an old version
+	StandInKeeps  = "keeps"  // refuses to have its memory saved
+	StandInLoses  = "loses"  // does not start with a saved memory
 )
 
 // StandIn plays QEMU if the process was started as one, and does not return then. TestMain calls it first.
@@ -110,6 +111,8 @@ func serveMonitor(how string, args []string) error {
 	}
 	defer console.Close()
 	fmt.Fprintln(console, "stand-in: booting")
+	vm := &standInVM{how: how, incoming: slices.Contains(args, "-incoming"), paused: slices.Contains(args, "-S"), plugged: map[string]bool{}}
+	vm.boot()
 	path := option(args, "socket,id=qmp", "path=")
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -123,52 +126,11 @@ func serveMonitor(how string, args []string) error {
 		if err != nil {
 			return err
 		}
-		if off := converse(conn, how); off {
+		if off := vm.converse(conn); off {
 			fmt.Fprintln(console, "stand-in: power down")
 			return nil
 		}
 	}
-}
-
-// converse serves one client, as QEMU does, and says whether the VM was powered off.
-func converse(conn net.Conn, how string) (off bool) {
-	defer conn.Close()
-	say := func(v any) { _ = json.NewEncoder(conn).Encode(v) }
-	type object map[string]any
-	say(object{"QMP": object{"version": object{"qemu": object{"major": 9, "minor": 0, "micro": 0}}, "capabilities": []string{}}})
-	lines := bufio.NewScanner(conn)
-	for lines.Scan() {
-		var command struct{ Execute string }
-		if err := json.Unmarshal(lines.Bytes(), &command); err != nil {
-			say(object{"error": object{"class": "GenericError", "desc": "JSON parse error"}})
-			continue
-		}
-		if how == StandInSilent {
-			continue
-		}
-		switch command.Execute {
-		case "qmp_capabilities", "cont", "balloon":
-			say(object{"return": object{}})
-			if command.Execute == "cont" {
-				say(object{"event": "RESUME", "timestamp": object{"seconds": 0, "microseconds": 0}})
-			}
-		case "query-status":
-			say(object{"return": object{"status": "running", "running": true}})
-		case "system_powerdown":
-			say(object{"return": object{}})
-			say(object{"event": "POWERDOWN", "timestamp": object{"seconds": 0, "microseconds": 0}})
-			if how != StandInHung {
-				say(object{"event": "SHUTDOWN", "data": object{"guest": true, "reason": "guest-shutdown"}, "timestamp": object{"seconds": 0, "microseconds": 0}})
-				return true
-			}
-		case "quit":
-			say(object{"return": object{}})
-			return true
-		default:
-			say(object{"error": object{"class": "CommandNotFound", "desc": "The command " + command.Execute + " has not been found"}})
-		}
-	}
-	return false
 }
 
 // Image adds an image without contents to a store and returns its digest. A stand-in boots it.

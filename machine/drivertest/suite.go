@@ -34,6 +34,10 @@ type Subject struct {
 	Patience time.Duration
 	// Hung makes a driver whose VMs do not heed the power button; nil: not tested.
 	Hung func(t *testing.T) machine.Driver
+	// Keeping makes a driver whose VMs cannot be saved, Losing one that cannot restore what was; nil: not tested.
+	Keeping, Losing func(t *testing.T) machine.Driver
+	// Settled waits until a guest that was just started heeds the power button; nil: it does at once.
+	Settled func(t *testing.T, link hostagent.Link)
 	// Failing makes drivers, by name, whose VM does not start; Start has to say why.
 	Failing map[string]func(t *testing.T) machine.Driver
 }
@@ -58,6 +62,12 @@ func Run(t *testing.T, s Subject) {
 		"SideBySide":          testSideBySide,
 		"StartsAgain":         testStartsAgain,
 		"FolderWithOddLetter": testOddFolder,
+		"Suspend":             testSuspend,
+		"SuspendFails":        testSuspendFails,
+		"Snapshot":            testSnapshot,
+		"RestoreFails":        testRestoreFails,
+		"Plug":                testPlug,
+		"Unsavable":           testUnsavable,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, s) })
 	}

@@ -3,6 +3,7 @@
 package qemu
 
 import (
+	"cmp"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -35,7 +36,7 @@ func monitorDevice(dir machine.Dir) string {
 func commandLine(h host, i image, dir machine.Dir, spec machine.Spec, link hostagent.Link) []string {
 	args := []string{"-name", "guest=" + quote(dir.Name()), "-no-user-config", "-nodefaults", "-display", "none"}
 	args = append(args, platform(h, spec)...)
-	args = append(args, memory(h, spec, link)...)
+	args = append(args, memory(h, spec)...)
 	args = append(args, "-smp", strconv.Itoa(spec.CPUs), "-rtc", "base=utc")
 	args = append(args, "-chardev", monitorDevice(dir), "-mon", "chardev=qmp,mode=control")
 	args = append(args, "-chardev", "file,id=console,path="+quote(link.Console)+",append=on", "-serial", "chardev:console")
@@ -45,19 +46,34 @@ func commandLine(h host, i image, dir machine.Dir, spec machine.Spec, link hosta
 	)
 	args = append(args, disk("root", filepath.Join(i.Dir, vmimage.RootName), "readonly=on")...)
 	args = append(args, disk("seed", link.Seed, "readonly=on")...)
-	args = append(args, disk("data", dir.DataDisk(), "readonly=off,discard=unmap,detect-zeroes=unmap")...)
-	args = append(args,
-		"-netdev", "stream,id=net,server=off,addr.type=unix,addr.path="+quote(link.Network),
-		"-device", "virtio-net-pci,netdev=net,mac="+link.MAC+",romfile=",
-		"-device", "virtio-rng-pci",
-		"-device", balloon(h),
-	)
-	for _, s := range link.Shares {
-		id := "share-" + s.Tag
-		args = append(args, "-chardev", "socket,id="+id+",path="+quote(s.Socket), "-device", "vhost-user-fs-pci,chardev="+id+",tag="+quote(s.Tag)+",queue-size=1024")
+	args = append(args, disk(dataID, cmp.Or(link.Data, dir.DataDisk()), "readonly=off,discard=unmap,detect-zeroes=unmap")...)
+	for _, d := range link.Disks {
+		args = append(args, furtherDisk(d)...)
+	}
+	if link.Network != "" {
+		args = append(args,
+			"-netdev", "stream,id=net,server=off,addr.type=unix,addr.path="+quote(link.Network),
+			"-device", "virtio-net-pci,netdev=net,mac="+link.MAC+",romfile=",
+		)
+	}
+	args = append(args, "-device", "virtio-rng-pci", "-device", balloon(h))
+	for i := range sharePorts(spec) {
+		args = append(args, "-device", "pcie-root-port,id="+portName(i)+",chassis="+strconv.Itoa(i+1)+",slot="+strconv.Itoa(i+1))
+	}
+	if link.State != "" {
+		args = append(args, "-incoming", "defer")
+	}
+	if link.State != "" || len(link.Shares) > 0 {
+		args = append(args, "-S") // until its memory is there, or its shares
 	}
 	return args
 }
+
+// sharePorts is how many slots there are for shares, which are plugged in while the VM runs: a VM with such a device in it cannot be suspended. How many
+// there are is the spec's, not the link's: a saved state fits only the same board.
+func sharePorts(spec machine.Spec) int { return len(spec.Shares) }
+
+func portName(i int) string { return "share-port" + strconv.Itoa(i) }
 
 // platform is the board, the accelerator and the processor.
 func platform(h host, spec machine.Spec) []string {
@@ -97,17 +113,19 @@ func processor(h host, arch string) string {
 	return "max"
 }
 
-// memory is shared with other processes where shares are served by some.
-func memory(h host, spec machine.Spec, link hostagent.Link) []string {
+// memoryPath is where QEMU finds the memory that it was started with: the first file after the three that every program has.
+const memoryPath = "/proc/self/fd/3"
+
+// memory is shared with other processes: with those that serve shares, and on Linux with the one that saves it.
+func memory(h host, spec machine.Spec) []string {
 	size := strconv.Itoa(spec.MemoryMiB) + "M"
-	if len(link.Shares) == 0 {
-		return []string{"-m", size}
+	switch {
+	case h.OS == "linux":
+		return []string{"-m", size, "-object", "memory-backend-file,id=memory,share=on,size=" + size + ",mem-path=" + memoryPath, "-machine", "memory-backend=memory"}
+	case len(spec.Shares) > 0 && h.OS != "windows":
+		return []string{"-m", size, "-object", "memory-backend-shm,id=memory,size=" + size, "-machine", "memory-backend=memory"}
 	}
-	backend := "memory-backend-memfd,id=memory,share=on,size=" + size
-	if h.OS != "linux" {
-		backend = "memory-backend-shm,id=memory,size=" + size
-	}
-	return []string{"-m", size, "-object", backend, "-machine", "memory-backend=memory"}
+	return []string{"-m", size}
 }
 
 // balloon takes memory from the guest when it is asked to, and gives back what the guest reports as free. Emulation keeps more about guest
@@ -126,6 +144,20 @@ func kernelArguments(arch, rootUUID string) string {
 		console = "ttyAMA0"
 	}
 	return "console=" + console + " quiet loglevel=4 panic=10 dev.root=" + rootUUID
+}
+
+// dataID is the data disk to QEMU.
+const dataID = "data"
+
+// furtherDisk is a disk that the guest knows by its serial number. What is written to one whose writes are forgotten lies in a temporary file.
+func furtherDisk(d hostagent.Disk) []string {
+	options := "readonly=off"
+	if d.Discard {
+		options += ",snapshot=on"
+	}
+	args := disk(d.Name, d.File, options)
+	args[len(args)-1] += ",serial=" + quote(d.Name)
+	return args
 }
 
 // disk is a virtio disk on a raw file.

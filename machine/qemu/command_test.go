@@ -32,8 +32,17 @@ func TestCommandLine(t *testing.T) {
 	}
 	shared := testLink()
 	shared.Shares = []hostagent.ShareLink{{Tag: "share0", Socket: "/home/a user/.dev/machines/one, two/virtiofs-0.sock"}}
-	golden(t, "shares-linux", commandLine(host{"linux", "tcg"}, testImage, testDir, testSpec("amd64"), shared))
-	golden(t, "shares-darwin", commandLine(host{"darwin", "hvf"}, testImage, testDir, testSpec("arm64"), shared))
+	spec := func(arch string) machine.Spec {
+		s := testSpec(arch)
+		s.Shares = []machine.Share{{Host: "/home/a user"}}
+		return s
+	}
+	golden(t, "shares-linux", commandLine(host{"linux", "tcg"}, testImage, testDir, spec("amd64"), shared))
+	golden(t, "shares-darwin", commandLine(host{"darwin", "hvf"}, testImage, testDir, spec("arm64"), shared))
+	restored := testLink()
+	restored.State = "/home/a user/.dev/machines/one, two/memory/state"
+	golden(t, "restored-linux", commandLine(host{"linux", "kvm"}, testImage, testDir, testSpec("amd64"), restored))
+	golden(t, "restored-windows", commandLine(host{"windows", "tcg"}, testImage, testDir, testSpec("amd64"), restored))
 }
 
 const testDir = machine.Dir("/home/a user/.dev/machines/one, two")

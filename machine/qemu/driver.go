@@ -21,6 +21,7 @@ import (
 	"github.com/seed71221737/dev/hostagent"
 	"github.com/seed71221737/dev/machine"
 	"github.com/seed71221737/dev/machine/process"
+	"github.com/seed71221737/dev/machine/saved"
 	"github.com/seed71221737/dev/vmimage"
 )
 
@@ -228,7 +229,73 @@ func (d *Driver) Start(ctx context.Context, dir machine.Dir, spec machine.Spec, 
 	}
 	args := commandLine(host{OS: runtime.GOOS, Accelerator: accelerator}, i, dir, spec, link)
 	d.Logger.Debug("starting QEMU", "program", program, "args", args)
-	return launch(ctx, program, args, dir, d.Logger)
+	return d.run(ctx, program, args, dir, spec, link)
+}
+
+// run starts QEMU with its memory, empty or restored, and its shares.
+func (d *Driver) run(ctx context.Context, program string, args []string, dir machine.Dir, spec machine.Spec, link hostagent.Link) (_ hostagent.VM, err error) {
+	memory, err := newGuestMemory(spec.MemoryMiB)
+	if err != nil {
+		return nil, err
+	}
+	restore := func(*vm) error { return nil }
+	if link.State != "" {
+		state, err := openState(link.State, memory)
+		if err != nil {
+			return nil, errors.Join(err, memory.Close())
+		}
+		defer state.Close()
+		loaded := make(chan error, 1)
+		loading, cancel := context.WithCancel(ctx)
+		defer func() { cancel(); <-loaded }()
+		go func() { // while QEMU starts
+			defer close(loaded)
+			if state.MemorySize() > 0 {
+				loaded <- state.LoadMemory(loading, memory)
+			}
+		}()
+		restore = func(v *vm) error { return v.restore(ctx, link, state, func() error { return <-loaded }) }
+	}
+	v, err := launch(ctx, launching{program, args, dir, memory, sharePorts(spec)}, d.Logger)
+	if err != nil {
+		return nil, errors.Join(err, memory.Close())
+	}
+	if err := v.begin(ctx, link, restore); err != nil {
+		return nil, errors.Join(err, v.Kill(context.WithoutCancel(ctx)))
+	}
+	return v, nil
+}
+
+// openState opens a state for a memory.
+func openState(file string, memory *guestMemory) (*saved.File, error) {
+	state, err := saved.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	var want int64
+	if memory != nil {
+		want = memory.size
+	}
+	if size := state.MemorySize(); size != want {
+		return nil, errors.Join(fmt.Errorf("restore the machine's memory: it was saved with %d MiB apart and there are %d", size>>20, want>>20), state.Close())
+	}
+	return state, nil
+}
+
+// begin restores the memory, plugs in the shares and lets the guest run.
+func (v *vm) begin(ctx context.Context, link hostagent.Link, restore func(*vm) error) error {
+	if link.State == "" && len(link.Shares) == 0 {
+		return nil
+	}
+	if err := restore(v); err != nil {
+		return err
+	}
+	for _, s := range link.Shares {
+		if err := v.Plug(ctx, s); err != nil {
+			return err
+		}
+	}
+	return v.monitor.call(ctx, "cont", nil, nil)
 }
 
 // image finds the machine's image. It is looked at as a whole only where it is made, pulled, or asked to be verified.

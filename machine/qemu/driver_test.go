@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,9 +46,10 @@ func TestConformance(t *testing.T) {
 	images := &vmimage.Store{Dir: t.TempDir()}
 	digest := drivertest.Image(t, images, "amd64", "stand-in")
 	drivertest.Run(t, drivertest.Subject{
-		Driver: standIn(images, drivertest.StandInGood),
-		Spec:   machine.Spec{Version: 1, Driver: Name, Arch: "amd64", Accelerator: "tcg", CPUs: 2, MemoryMiB: 512, DiskMiB: 512, Image: digest},
-		Hung:   standIn(images, drivertest.StandInHung),
+		Driver:  standIn(images, drivertest.StandInGood),
+		Spec:    machine.Spec{Version: 1, Driver: Name, Arch: "amd64", Accelerator: "tcg", CPUs: 2, MemoryMiB: 512, DiskMiB: 512, Image: digest},
+		Hung:    standIn(images, drivertest.StandInHung),
+		Keeping: standIn(images, drivertest.StandInKeeps), Losing: standIn(images, drivertest.StandInLoses),
 		Failing: map[string]func(t *testing.T) machine.Driver{
 			"with a complaint": standIn(images, drivertest.StandInFails),
 			"without a word":   standIn(images, drivertest.StandInQuits),
@@ -72,7 +74,24 @@ func TestConformanceReal(t *testing.T) {
 		Spec:     machine.Spec{Version: 1, Driver: Name, Arch: arch, Accelerator: "tcg", CPUs: 2, MemoryMiB: 1024, DiskMiB: 1024, Image: digest},
 		Furnish:  writeTestSeed,
 		Patience: 10 * time.Minute,
+		Settled:  awaitConsole("dockerd ready"),
 	})
+}
+
+// awaitConsole waits until the guest has said something.
+func awaitConsole(text string) func(*testing.T, hostagent.Link) {
+	return func(t *testing.T, link hostagent.Link) {
+		t.Helper()
+		for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
+			data, err := os.ReadFile(link.Console)
+			if strings.Contains(string(data), text) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the console never said %q (%v):\n%s", text, err, data)
+			}
+		}
+	}
 }
 
 // realImage copies the built image into a store, or skips the test.

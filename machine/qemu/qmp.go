@@ -20,7 +20,7 @@ type monitor struct {
 	mu      sync.Mutex
 	waiting []chan message // commands without an answer yet, oldest first
 	closed  error
-	event   func(name string)
+	event   func(name string, data json.RawMessage)
 }
 
 // message is a line from QEMU.
@@ -29,6 +29,7 @@ type message struct {
 	Return json.RawMessage `json:"return"`
 	Error  *monitorError   `json:"error"`
 	Event  string          `json:"event"`
+	Data   json.RawMessage `json:"data"`
 	gone   error
 }
 
@@ -44,7 +45,7 @@ func (e *monitorError) Error() string { return e.Desc }
 const monitorDeadline = 20 * time.Second
 
 // dialMonitor connects and waits for the greeting, which comes only to one client at a time.
-func dialMonitor(ctx context.Context, path string, event func(name string)) (_ *monitor, err error) {
+func dialMonitor(ctx context.Context, path string, event func(name string, data json.RawMessage)) (_ *monitor, err error) {
 	ctx, cancel := context.WithTimeout(ctx, monitorDeadline)
 	defer cancel()
 	var d net.Dialer
@@ -96,7 +97,7 @@ func (m *monitor) read(r *bufio.Reader) {
 		}
 		switch {
 		case msg.Event != "":
-			m.event(msg.Event)
+			m.event(msg.Event, msg.Data)
 		case msg.Return != nil || msg.Error != nil:
 			m.mu.Lock()
 			if len(m.waiting) > 0 {

@@ -5,6 +5,7 @@ package qemu
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,25 +22,69 @@ import (
 
 // vm is a QEMU that this process started.
 type vm struct {
-	cmd     *exec.Cmd
-	monitor *monitor
-	done    chan struct{}
-	resumed chan struct{}
+	cmd       *exec.Cmd
+	dir       machine.Dir
+	monitor   *monitor
+	done      chan struct{}
+	resumed   chan struct{}
+	memory    *guestMemory // nil where QEMU alone has it
+	migration migration
+	slots     *slots
 
-	mu     sync.Mutex
-	killed bool
-	err    error
+	mu       sync.Mutex
+	killed   bool
+	quitting bool
+	err      error
+}
+
+// migration tells of the end of the one that was begun last.
+type migration struct {
+	mu   sync.Mutex
+	done chan string
+}
+
+// begin is called before a migration is; the channel gets its outcome.
+func (m *migration) begin() <-chan string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.done = make(chan string, 1)
+	return m.done
+}
+
+func (m *migration) tell(status string) {
+	if status != "completed" && status != "failed" && status != "cancelled" {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.done != nil {
+		m.done <- status
+		m.done = nil
+	}
 }
 
 var _ hostagent.VM = (*vm)(nil)
 
+// launching is what a QEMU is started with. The memory is the VM's from then on.
+type launching struct {
+	program string
+	args    []string
+	dir     machine.Dir
+	memory  *guestMemory
+	shares  int // places for them
+}
+
 // launch starts QEMU and waits until its monitor answers. On any error no process is left.
-func launch(ctx context.Context, program string, args []string, dir machine.Dir, log *slog.Logger) (hostagent.VM, error) {
+func launch(ctx context.Context, l launching, log *slog.Logger) (*vm, error) {
+	dir := l.dir
 	if err := os.Remove(dir.Monitor()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove a stale monitor socket: %w", err)
 	}
-	cmd := exec.Command(program, args...) // not with ctx: the VM outlives it
+	cmd := exec.Command(l.program, l.args...) // not with ctx: the VM outlives it
 	cmd.Dir, cmd.SysProcAttr = string(dir), ownGroup()
+	if l.memory != nil {
+		cmd.ExtraFiles = []*os.File{l.memory.File}
+	}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return nil, fmt.Errorf("start QEMU: %w", err)
@@ -47,7 +92,7 @@ func launch(ctx context.Context, program string, args []string, dir machine.Dir,
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start QEMU: %w", err)
 	}
-	v := &vm{cmd: cmd, done: make(chan struct{}), resumed: make(chan struct{}, 1)}
+	v := &vm{cmd: cmd, dir: dir, done: make(chan struct{}), resumed: make(chan struct{}, 1), memory: l.memory, slots: newSlots(l.shares)}
 	go v.wait(stderr, log.With("program", "qemu"))
 	if err := v.connect(ctx, dir, log); err != nil {
 		return nil, errors.Join(err, v.Kill(context.WithoutCancel(ctx)))
@@ -66,11 +111,13 @@ func (v *vm) wait(stderr io.Reader, log *slog.Logger) {
 	}
 	_, _ = io.Copy(io.Discard, stderr) // a line that is too long must not block QEMU
 	err := v.cmd.Wait()
+	_ = v.memory.Close() // there is nothing to lose in it
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
 	case v.killed:
 		v.err = errKilled
+	case v.quitting: // its memory is saved
 	case err != nil && last != "":
 		v.err = fmt.Errorf("QEMU ended: %w: %s", err, last)
 	case err != nil:
@@ -112,14 +159,19 @@ func (v *vm) startError() error {
 }
 
 // event notes what the monitor tells.
-func (v *vm) event(log *slog.Logger) func(name string) {
-	return func(name string) {
-		log.Debug("QEMU event", "event", name)
-		if name == "RESUME" {
+func (v *vm) event(log *slog.Logger) func(name string, data json.RawMessage) {
+	return func(name string, data json.RawMessage) {
+		log.Debug("QEMU event", "event", name, "data", string(data))
+		switch name {
+		case "RESUME":
 			select {
 			case v.resumed <- struct{}{}:
 			default: // nobody has taken the last one yet
 			}
+		case "MIGRATION":
+			v.migration.tell(migrationEvent(data))
+		case "DEVICE_DELETED":
+			v.slots.left(data)
 		}
 	}
 }
@@ -194,7 +246,7 @@ func (f *found) PID() int { return f.processes[0].PID }
 
 // PowerOff presses the power button at the monitor, which takes one client at a time: the one that died is gone.
 func (f *found) PowerOff(ctx context.Context) error {
-	m, err := dialMonitor(ctx, f.dir.Monitor(), func(string) {})
+	m, err := dialMonitor(ctx, f.dir.Monitor(), func(string, json.RawMessage) {})
 	if err != nil {
 		return err
 	}
