@@ -71,6 +71,17 @@ type Memory interface {
 	Drop(ctx context.Context, why string) error
 }
 
+// Templater is a Memory that keeps states of machines without any data, for new machines to start from. A template is used any number of times: each time
+// with its own copy of the disk that it was taken with. Take of a machine that has never run returns one, if there is one; Consume leaves it where it is.
+type Templater interface {
+	// Template says whether a template of a machine like this one is wanted, and where it shall be written. It is, on the first boot of a machine.
+	Template(ctx context.Context) (file string, wanted bool)
+	// Paused copies the disk; the guest stands still.
+	Paused(ctx context.Context) error
+	// CommitTemplate makes what was written and copied a template. Only the Notes of s count.
+	CommitTemplate(ctx context.Context, s Saved) error
+}
+
 // Saved is a memory state.
 type Saved struct {
 	// File is for Link.State; "": there is none.
@@ -79,6 +90,8 @@ type Saved struct {
 	Why string
 	// Suspended: containers run in it, and the user calls the machine suspended; otherwise it is a stopped machine's, quiet and without containers.
 	Suspended bool
+	// Template: it is another machine's, from before it had any data, and the guest is to be given this machine's identity.
+	Template bool
 	// Notes are the agent's own, kept with the state and as secret as it: what it has to know of a guest that it did not boot.
 	Notes json.RawMessage
 }
