@@ -93,7 +93,7 @@ func (b *imageBuild) run(ctx context.Context, a *app) error {
 	}
 	for _, arch := range b.arches {
 		if err := b.one(ctx, a, p, vmimage.BuildOptions{
-			Spec: spec, Lock: lock, Arch: arch, GuestProtocol: proto.Version, Mirrors: mirrors, Downloads: downloads, NoDisk: b.noDisk,
+			Spec: spec, Lock: lock, Arch: arch, GuestProtocol: proto.Version, DataSchema: proto.DataSchema, DataOldest: proto.DataOldest, Mirrors: mirrors, Downloads: downloads, NoDisk: b.noDisk,
 			Step: func(text string) { p.talk(arch + ": " + text) },
 		}); err != nil {
 			return err

@@ -56,7 +56,7 @@ func (m *Machine) checkChange(next Spec) error {
 		return &ChangeError{m.Name, "the driver", "its disk is this driver's"}
 	case next.Arch != old.Arch:
 		return &ChangeError{m.Name, "the architecture", "its data is of this architecture"}
-	case next.Image != old.Image || next.Previous != old.Previous:
+	case next.Image != old.Image || next.Previous != old.Previous || next.DataOldest != old.DataOldest:
 		return &ChangeError{m.Name, "the image", "use `dev machine upgrade`"}
 	}
 	return nil

@@ -23,9 +23,6 @@ import (
 	"github.com/seed71221737/dev/hostagent"
 )
 
-// SpecVersion is the version of machine.yaml that this program writes; it reads older ones and refuses newer ones.
-const SpecVersion = 1
-
 // Spec is what was asked of a machine: machine.yaml in its folder.
 type Spec struct {
 	Version int    `yaml:"version"`
@@ -37,11 +34,14 @@ type Spec struct {
 	MemoryMiB   int    `yaml:"memory_mib"`
 	DiskMiB     int    `yaml:"disk_mib"` // the data disk; it only grows
 	// Image is the digest of the VM image. Previous is the one before the last upgrade, for the way back.
-	Image    string            `yaml:"image"`
-	Previous string            `yaml:"previous_image,omitempty"`
-	Shares   []Share           `yaml:"shares,omitempty"`
-	Labels   map[string]string `yaml:"labels,omitempty"`
-	Engine   EngineOptions     `yaml:"engine,omitempty"`
+	Image    string `yaml:"image"`
+	Previous string `yaml:"previous_image,omitempty"`
+	// DataOldest is the lowest version of the data disk's layout whose images can use the disk, where that is not the first one: images that the machine
+	// booted made it so. It is dev's own note, as Previous is.
+	DataOldest int               `yaml:"data_oldest,omitempty"`
+	Shares     []Share           `yaml:"shares,omitempty"`
+	Labels     map[string]string `yaml:"labels,omitempty"`
+	Engine     EngineOptions     `yaml:"engine,omitempty"`
 	// Options are the driver's own settings, validated by the driver, and tls-san: further names of the engine's TCP socket, with commas between.
 	Options map[string]string `yaml:"options,omitempty"`
 }
@@ -142,7 +142,7 @@ func (s Spec) problems() []string {
 			list = append(list, fmt.Sprintf(format, args...))
 		}
 	}
-	refuse(s.Version != SpecVersion, "version is %d: this dev writes %d", s.Version, SpecVersion)
+	refuse(s.Version < 1 || s.Version > SpecVersion, "version is %d: this dev knows 1 to %d", s.Version, SpecVersion)
 	refuse(!specWords.MatchString(s.Driver), "driver %q is not a name", s.Driver)
 	refuse(!slices.Contains(arches, s.Arch), "arch %q is not one of %s", s.Arch, strings.Join(arches, ", "))
 	refuse(!slices.Contains(accelerators, s.Accelerator), "accelerator %q is not one of %s", s.Accelerator, strings.Join(accelerators[1:], ", "))
@@ -150,6 +150,7 @@ func (s Spec) problems() []string {
 	refuse(s.MemoryMiB < minMemoryMiB || s.MemoryMiB > maxMemoryMiB, "memory_mib is %d: give %d to %d", s.MemoryMiB, minMemoryMiB, maxMemoryMiB)
 	refuse(s.DiskMiB < minDiskMiB || s.DiskMiB > maxDiskMiB, "disk_mib is %d: give %d to %d", s.DiskMiB, minDiskMiB, maxDiskMiB)
 	refuse(!hexDigest.MatchString(s.Image), "image %q is not a digest", s.Image)
+	refuse(s.DataOldest < 0, "data_oldest is %d: it cannot be negative", s.DataOldest)
 	refuse(s.Previous != "" && !hexDigest.MatchString(s.Previous), "previous_image %q is not a digest", s.Previous)
 	list = append(list, shareProblems(s.Shares)...)
 	if _, err := s.Engine.Config(); err != nil {
@@ -212,7 +213,7 @@ func readSpec(dir Dir) (Spec, error) {
 
 // writeSpec replaces machine.yaml as a whole.
 func writeSpec(dir Dir, s Spec) error {
-	data, err := yaml.Marshal(s)
+	data, err := encodeSpec(s)
 	if err != nil {
 		return fmt.Errorf("write the spec: %w", err)
 	}

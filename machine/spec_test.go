@@ -64,7 +64,7 @@ func TestParseSpecRefuses(t *testing.T) {
 		`line 5: unknown field "cpu"`:               change("cpus: 2", "cpu: 2"),
 		`line 10: unknown field "path"`:             change("- host: /home/me", "- path: /home/me"),
 		"line 6: cannot unmarshal":                  change("memory_mib: 2048", "memory_mib: plenty"),
-		"version is 2 and this dev reads up to 1":   change("version: 1", "version: 2\nnew: field"),
+		"version is 9 and this dev reads up to 2":   change("version: 1", "version: 9\nnew: field"),
 		"version is 0":                              change("version: 1\n", ""),
 		`arch "riscv64" is not one of amd64, arm64`: change("amd64", "riscv64"),
 		`accelerator "xen" is not one of auto, kvm`: change("accelerator: auto", "accelerator: xen"),

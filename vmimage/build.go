@@ -34,8 +34,10 @@ type BuildOptions struct {
 	// Engine is the engine bundle's file, Guest the guest program's, both for Arch and Linux.
 	Engine, Guest string
 	GuestProtocol int
-	Mirrors       Mirrors
-	Downloads     *Downloads
+	// DataSchema and DataOldest are the guest program's, as in the Manifest.
+	DataSchema, DataOldest int
+	Mirrors                Mirrors
+	Downloads              *Downloads
 	// Dir is where the image goes; its files are replaced.
 	Dir string
 	// NoDisk leaves out the UEFI disk, which can be made later (MakeDisk).
@@ -60,7 +62,7 @@ func Build(ctx context.Context, o BuildOptions) (_ *Manifest, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
 	b := &build{BuildOptions: o, tmp: tmp, manifest: &Manifest{
-		Schema: ManifestSchema, Name: o.Spec.Name, Arch: o.Arch, Time: o.Lock.Timestamp, GuestProtocol: o.GuestProtocol,
+		Schema: ManifestSchema, Name: o.Spec.Name, Arch: o.Arch, Time: o.Lock.Timestamp, GuestProtocol: o.GuestProtocol, DataSchema: o.DataSchema, DataOldest: o.DataOldest,
 		Cmdline: o.Spec.Kernel.Cmdline[o.Arch],
 	}}
 	defer func() { err = errors.Join(err, b.close()) }()

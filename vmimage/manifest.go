@@ -41,6 +41,10 @@ type Manifest struct {
 	Engine string `json:"engine"`
 	// GuestProtocol is the version of the control protocol that the guest speaks.
 	GuestProtocol int `json:"guest_protocol"`
+	// DataSchema is the newest version of the data disk's layout that the image knows, DataOldest the lowest one whose images can use the disk after this
+	// image did. Images of before these were written know version 1: see DataLayout.
+	DataSchema int `json:"data_schema,omitempty"`
+	DataOldest int `json:"data_oldest,omitempty"`
 	// RootUUID is the root file system's identity; the guest finds its root by it.
 	RootUUID string `json:"root_uuid"`
 	// Cmdline is the kernel's command line on the UEFI disk; with a direct kernel boot the host may add to it.
@@ -119,6 +123,11 @@ func (m *Manifest) File(name string) ImageFile {
 		}
 	}
 	return ImageFile{}
+}
+
+// DataLayout are DataSchema and DataOldest, also of images that do not say them.
+func (m *Manifest) DataLayout() (schema, oldest int) {
+	return max(m.DataSchema, 1), max(m.DataOldest, 1)
 }
 
 func (m *Manifest) encode() ([]byte, error) { return encodeJSON(m) }

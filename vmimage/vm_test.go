@@ -132,7 +132,7 @@ func buildTestImage(t *testing.T, arch, dir string) {
 		engine = writeStandInEngine(t, arch)
 	}
 	o := BuildOptions{
-		Spec: spec, Lock: lock, Arch: arch, Engine: engine, Guest: guest, GuestProtocol: proto.Version,
+		Spec: spec, Lock: lock, Arch: arch, Engine: engine, Guest: guest, GuestProtocol: proto.Version, DataSchema: proto.DataSchema, DataOldest: proto.DataOldest,
 		Mirrors: Mirrors{Host: os.DirFS("/")}, Downloads: &Downloads{Dir: cache}, Dir: dir,
 	}
 	_, err = Build(ctx, o)

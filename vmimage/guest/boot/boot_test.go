@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/seed71221737/dev/vmimage/guest/proto"
 )
 
 const sampleIndex = `module ext4 /m/ext4.ko jbd2,mbcache crc32c -
@@ -161,6 +163,15 @@ func TestMigrate(t *testing.T) {
 	}
 	if last := migrations[len(migrations)-1].to; last != DataSchema {
 		t.Errorf("migrations end at version %d, the image makes %d", last, DataSchema)
+	}
+	oldest := 0
+	for _, m := range migrations {
+		if m.breaks {
+			oldest = m.to
+		}
+	}
+	if oldest != proto.DataOldest {
+		t.Errorf("images need to know version %d after these migrations, and manifests say %d", oldest, proto.DataOldest)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 )
 
 // DataSchema is the layout version of the data disk that this image makes; it reads all before it.
-const DataSchema = 1
+const DataSchema = proto.DataSchema
 
 // dataLabel is the volume name of a data disk.
 const dataLabel = "dev-data"
