@@ -6,7 +6,7 @@ import "context"
 
 // Link is what the host agent offers a VM before it starts: where its devices are attached. Drivers turn it into arguments.
 type Link struct {
-	// Network is the unix socket (QEMU's -netdev stream, vfkit's unixgram) on which the agent's user-space network takes the VM's card.
+	// Network is the unix socket (QEMU's -netdev stream, vfkit's unixgram) on which the agent's user-space network takes the VM's card; "": no card.
 	Network string
 	// MAC is the card's address.
 	MAC string
@@ -16,6 +16,9 @@ type Link struct {
 	Console string
 	// Shares are the host folders served to the guest.
 	Shares []ShareLink
+	// Data is the writable disk; "": the machine's own. Disks are further ones.
+	Data  string
+	Disks []Disk
 	// State is a saved memory state to restore instead of booting; "": boot. That it fits is the caller's to know.
 	State string
 	// Loaded is called once State is loaded whole and sound, before the guest's processors run for the first time; nil: nobody. Its error ends the start.
@@ -26,6 +29,14 @@ type Link struct {
 type ShareLink struct {
 	Tag    string
 	Socket string
+}
+
+// Disk is a raw disk besides the usual ones.
+type Disk struct {
+	// Name is its serial number in the guest: at most 20 letters.
+	Name, File string
+	// Discard: what the guest writes is forgotten, and File stays as it is.
+	Discard bool
 }
 
 // VM is a virtual machine that a driver started. Its methods are safe for concurrent use.
@@ -61,4 +72,18 @@ type Plugger interface {
 	Plug(ctx context.Context, s ShareLink) error
 	// Unplug returns once the guest has let the device go. The guest must have unmounted it.
 	Unplug(ctx context.Context, tag string) error
+}
+
+// Ballooner is a VM that memory can be taken from while it runs.
+type Ballooner interface {
+	// Balloon asks the guest to keep to so many bytes of its memory, and gives the rest back to the host as the guest lets go of it.
+	Balloon(ctx context.Context, bytes int64) error
+	// BalloonSize is how many bytes the guest has now.
+	BalloonSize(ctx context.Context) (int64, error)
+}
+
+// Resizer is a VM whose data disk can grow while it runs.
+type Resizer interface {
+	// ResizeDisk makes the data disk's file, and the disk that the guest sees, so many bytes large. It never makes it smaller.
+	ResizeDisk(ctx context.Context, bytes int64) error
 }

@@ -56,7 +56,7 @@ func commandLine(h host, i image, dir machine.Dir, spec machine.Spec, link hosta
 			"-device", "virtio-net-pci,netdev=net,mac="+link.MAC+",romfile=",
 		)
 	}
-	args = append(args, "-device", "virtio-rng-pci", "-device", balloon(h))
+	args = append(args, "-device", "virtio-rng-pci", "-device", balloon)
 	for i := range sharePorts(spec) {
 		args = append(args, "-device", "pcie-root-port,id="+portName(i)+",chassis="+strconv.Itoa(i+1)+",slot="+strconv.Itoa(i+1))
 	}
@@ -128,14 +128,9 @@ func memory(h host, spec machine.Spec) []string {
 	return []string{"-m", size}
 }
 
-// balloon takes memory from the guest when it is asked to, and gives back what the guest reports as free. Emulation keeps more about guest
-// memory than its contents, and gains little by giving it back: it does without the reports.
-func balloon(h host) string {
-	if h.Accelerator == "tcg" {
-		return "virtio-balloon-pci,id=balloon"
-	}
-	return "virtio-balloon-pci,id=balloon,free-page-reporting=on"
-}
+// balloon is the device that memory is given back with: what the guest reports as free at once, and more when the host agent asks for it. A guest that would
+// have to kill a program takes back what it gave. Under emulation, too, the reports pay: QEMU's memory falls by what the guest let go.
+const balloon = "virtio-balloon-pci,id=balloon,deflate-on-oom=on,free-page-reporting=on"
 
 // kernelArguments: the serial port is the console, a panic is followed by a reboot, and the root is known by its identity.
 func kernelArguments(arch, rootUUID string) string {

@@ -39,6 +39,10 @@ func TestCommandLine(t *testing.T) {
 	}
 	golden(t, "shares-linux", commandLine(host{"linux", "tcg"}, testImage, testDir, spec("amd64"), shared))
 	golden(t, "shares-darwin", commandLine(host{"darwin", "hvf"}, testImage, testDir, spec("arm64"), shared))
+	maintenance := testLink()
+	maintenance.Network, maintenance.Data = "", "/home/a user/.dev/machines/one, two/data.img.part"
+	maintenance.Disks = []hostagent.Disk{{Name: "report", File: "/home/a user/.dev/machines/one, two/report.img"}, {Name: "original", File: testDir.DataDisk(), Discard: true}}
+	golden(t, "maintenance-linux", commandLine(host{"linux", "tcg"}, testImage, testDir, testSpec("amd64"), maintenance))
 	restored := testLink()
 	restored.State = "/home/a user/.dev/machines/one, two/memory/state"
 	golden(t, "restored-linux", commandLine(host{"linux", "kvm"}, testImage, testDir, testSpec("amd64"), restored))
