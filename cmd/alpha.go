@@ -20,16 +20,11 @@ import (
 func newAlphaCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "alpha COMMAND", Short: "Commands that docker compose calls experimental", Hidden: true, GroupID: groupLook,
-		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return unknownCommand(c, args[0])
-			}
-			return c.Help()
-		},
+		RunE: onlySubcommands,
 	}
 	publish := newPublishCommand(a)
 	publish.GroupID = ""
-	c.AddCommand(newVizCommand(a), publish)
+	c.AddCommand(newVizCommand(a), newGenerateCommand(a), publish)
 	return c
 }
 

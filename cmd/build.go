@@ -5,6 +5,7 @@ package cmd
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -73,7 +74,7 @@ needs another. Images of services without one are left alone.`,
 	f.StringVar(&o.Build.Provenance, "provenance", "", "add a provenance attestation")
 	f.StringVar(&o.Build.SBOM, "sbom", "", "add a list of the image's contents (SBOM)")
 	f.StringVarP(&o.memory, "memory", "m", "", "has no effect with BuildKit")
-	f.StringVar(&o.builder, "builder", "", "builder to use (not there yet: the engine builds)")
+	f.StringVar(&o.builder, "builder", "", "builder to use: default, as the engine builds, is the only one")
 	f.BoolVar(&o.check, "check", false, "look the Dockerfiles over, and build nothing")
 	f.BoolVar(&o.print, "print", false, "show the builds as a file for docker buildx bake, and build nothing")
 	f.StringVar(&o.progress, "progress", "", "how to show progress; better before the command")
@@ -89,7 +90,7 @@ needs another. Images of services without one are left alone.`,
 func (o *buildOptions) settle() error {
 	switch {
 	case o.builder != "" && o.builder != "default":
-		return notYet("build --builder", "leave it out: the engine builds")
+		return withHint(fmt.Errorf("the builder %q cannot be used: the engine builds, without buildx", o.builder), "leave --builder out")
 	}
 	if o.ssh != "" {
 		if !strings.Contains(o.ssh, "=") && o.ssh != "default" {

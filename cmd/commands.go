@@ -86,19 +86,12 @@ func (a *app) composeCommands() []*cobra.Command {
 		newWhyCommand(a),
 		newTopCommand(a), newStatsCommand(a), newVolumesCommand(a), newWaitCommand(a),
 		newBuildCommand(a), newPullCommand(a), newPushCommand(a), newPublishCommand(a), newImagesCommand(a), newCommitCommand(a), newExportCommand(a),
+		newBridgeCommand(a),
 		newVersionCommand(a), newAlphaCommand(a),
 	}
 }
 
-// notYetCommands are docker compose's commands that dev does not have yet.
-var notYetCommands = map[string]string{
-	"bridge": "docker compose bridge converts to Kubernetes", "generate": "",
-}
-
 func unknownCommand(c *cobra.Command, name string) error {
-	if instead, ok := notYetCommands[name]; ok {
-		return notYet(c.CommandPath()+" "+name, instead)
-	}
 	err := fmt.Errorf("unknown command %q for %q", name, c.CommandPath())
 	var names []string
 	for _, sub := range c.Commands() {

@@ -84,8 +84,8 @@ func flagTable(flags *pflag.FlagSet) string {
 	return "| flag | meaning |\n|---|---|\n" + b.String()
 }
 
-// TestEveryFlagOfDockerCompose names the flags of docker compose v5.0.2 that must be there. Those that mean something later are refused by
-// name (see notYet); those that mean nothing any more are accepted and hidden.
+// TestEveryFlagOfDockerCompose names the flags of docker compose v5.0.2 that must be there. Those that mean nothing any more are
+// accepted and hidden. What its help shows is compared by TestSameCommandLine.
 func TestEveryFlagOfDockerCompose(t *testing.T) {
 	root := newRootCommand(&app{})
 	for command, flags := range map[string]string{
