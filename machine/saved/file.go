@@ -227,8 +227,9 @@ func short(err error) error {
 
 // File is a state file open for reading.
 type File struct {
-	f *os.File
-	x *index
+	f    *os.File
+	x    *index
+	size int64
 }
 
 // Open opens a state file and checks that it is whole. What is in the chunks is checked when they are read.
@@ -245,7 +246,7 @@ func Open(name string) (*File, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &File{f: f, x: x}, nil
+	return &File{f: f, x: x, size: info.Size()}, nil
 }
 
 // Close closes the file.
@@ -254,12 +255,11 @@ func (f *File) Close() error { return f.f.Close() }
 // MemorySize is the size of the guest's memory in bytes; 0 where it is in the VMM's stream.
 func (f *File) MemorySize() int64 { return f.x.memory }
 
-// Compressed says whether any of it is.
-func (f *File) Compressed() bool {
+// identity is what tells the file from another.
+func (f *File) identity() (size int64, sum uint32) {
+	b := make([]byte, 0, len(f.x.records)*recordSize)
 	for i := range f.x.records {
-		if f.x.records[i].encoding == zstdChunk {
-			return true
-		}
+		b = f.x.records[i].put(b)
 	}
-	return false
+	return f.size, crc32.Checksum(b, castagnoli)
 }

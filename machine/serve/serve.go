@@ -103,7 +103,8 @@ func options(store *machine.Store, m *machine.Machine, env []string) (daemon.Opt
 		Start: func(ctx context.Context, link hostagent.Link) (hostagent.VM, error) {
 			return start(ctx, store.Drivers[m.Spec.Driver], m, link, log)
 		},
-		Key: keys.Login, HostKey: keys.Host.PublicKey(),
+		Memory: newMemory(store, m, log),
+		Key:    keys.Login, HostKey: keys.Host.PublicKey(),
 		WriteSeed: func(parts daemon.SeedParts) error { return writeSeed(m, keys, identity, parts) },
 		Shares:    shares(m.Spec), TLS: d.TLS(), TCPPort: ports.TCP, SSHPort: ports.SSH, Env: env,
 		Deadlines: map[hostagent.Stage]time.Duration{hostagent.StageProcess: processDeadline},

@@ -1,0 +1,70 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package machine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/seed71221737/dev/machine/saved"
+)
+
+// Saver is a driver whose VMs' memory can be saved.
+type Saver interface {
+	// Fingerprint names what a saved memory of such a machine depends on besides its spec: the VMM, how it runs the processors, the board.
+	Fingerprint(ctx context.Context, spec Spec) ([]saved.Fact, error)
+}
+
+// SpecFacts are the settings that a saved memory depends on. Others are told to a restored guest.
+func SpecFacts(spec Spec) ([]saved.Fact, error) {
+	engine, err := json.Marshal(spec.Engine)
+	if err != nil {
+		return nil, fmt.Errorf("describe the engine's settings: %w", err)
+	}
+	sum := sha256.Sum256(engine)
+	return []saved.Fact{
+		{Name: "image", Value: spec.Image},
+		{Name: "driver", Value: spec.Driver},
+		{Name: "number of processors", Value: strconv.Itoa(spec.CPUs)},
+		{Name: "memory size", Value: strconv.Itoa(spec.MemoryMiB)},
+		{Name: "engine configuration", Value: hex.EncodeToString(sum[:8])},
+	}, nil
+}
+
+// MemoryFacts are all facts that a saved memory of the machine depends on now. The driver is no Saver: an error.
+func (m *Machine) MemoryFacts(ctx context.Context) ([]saved.Fact, error) {
+	facts, err := SpecFacts(m.Spec)
+	if err != nil {
+		return nil, err
+	}
+	s, ok := m.store.Drivers[m.Spec.Driver].(Saver)
+	if !ok {
+		return nil, fmt.Errorf("driver %q does not save memory", m.Spec.Driver)
+	}
+	more, err := s.Fingerprint(ctx, m.Spec)
+	return append(facts, more...), err
+}
+
+// DiskToGrow says whether the spec wants a larger disk than there is. A restored guest would not notice that it grew.
+func (m *Machine) DiskToGrow() bool {
+	info, err := os.Stat(m.Dir.DataDisk())
+	return err == nil && info.Size() < int64(m.Spec.DiskMiB)<<20
+}
+
+// Saved is the memory that was saved of the machine and fits its disk and spec, as far as can be told without the driver; nil where there is none.
+func (m *Machine) Saved() *saved.Info {
+	state, err := saved.Read(m.Dir.Memory())
+	if err != nil || state == nil || len(m.Problems) > 0 || m.DiskToGrow() {
+		return nil
+	}
+	facts, err := SpecFacts(m.Spec)
+	if err != nil || state.Fits(m.Dir.DataDisk(), facts) != "" {
+		return nil
+	}
+	return state
+}
