@@ -31,13 +31,15 @@ type agent struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // everything that is waited for at the end
 
-	orders chan order // to stop
-	kills  chan order
+	orders   chan order // to stop
+	kills    chan order
+	requests chan request // to suspend or resume
+	gate     *gate
+	current  atomic.Pointer[life] // nil: asleep, or not started yet
 
 	net         atomic.Pointer[network.Network]
-	vm          hostagent.VM
 	link        *link
-	shares      []*sharing
+	serving     bool // sockets on the host
 	engine      *client.Client
 	forwards    atomic.Pointer[forwards]
 	relay       network.Relay
@@ -45,8 +47,14 @@ type agent struct {
 	// slowLoopback: the guest could not be set up, and its loopback is reached through the link.
 	slowLoopback atomic.Bool
 	nudge        chan struct{} // asks for a push of the clock
-	linkSecret   atomic.Pointer[[]byte]
+	bySuspend    atomic.Bool   // the sleep was asked for, and ends when its end is
+	// withContainers: some run, or would if the machine were awake. It belongs to the goroutine that serves.
+	withContainers bool
+	linkSecret     atomic.Pointer[[]byte]
 
+	// onLife is called in order in each life, once the guest has been told what it has to know: after each boot, and each restoration. An error fails the life;
+	// what the machine can live without is a problem instead.
+	onLife  []func(ctx context.Context, l *life) error
 	closers []closer
 }
 
@@ -62,6 +70,9 @@ func (a *agent) onClose(name string, f func() error) { a.closers = append(a.clos
 func (a *agent) close() error {
 	a.cancel()
 	var errs []error
+	if l := a.current.Load(); l != nil {
+		errs = append(errs, l.end())
+	}
 	for _, c := range slices.Backward(a.closers) {
 		if err := c.f(); err != nil {
 			errs = append(errs, fmt.Errorf("close %s: %w", c.name, err))
@@ -91,7 +102,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	defer func() { err = errors.Join(err, unlock()) }()
 	a := &agent{
 		o: o, log: o.Logger, state: newState(o.Machine, os.Getpid(), o.Logger),
-		orders: make(chan order, 1), kills: make(chan order, 1), nudge: make(chan struct{}, 1),
+		orders: make(chan order, 1), kills: make(chan order, 1), nudge: make(chan struct{}, 1), requests: make(chan request), gate: newGate(),
 	}
 	a.ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	a.link = newLink(a)
@@ -150,29 +161,13 @@ func (a *agent) run(ctx context.Context) error {
 
 // abandon ends a VM whose start failed.
 func (a *agent) abandon() error {
-	if a.vm == nil {
+	vm := a.vm()
+	if vm == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), killWait)
 	defer cancel()
-	return a.vm.Kill(ctx)
-}
-
-// serve waits for the machine's end, or brings it about.
-func (a *agent) serve(ctx context.Context) error {
-	select {
-	case <-a.vm.Done():
-		if err := a.vm.Err(); err != nil {
-			return fmt.Errorf("the machine ended unexpectedly: %w", err)
-		}
-		return nil // it was turned off from inside
-	case o := <-a.orders:
-		return a.stop(o)
-	case o := <-a.kills:
-		return a.stop(o)
-	case <-ctx.Done():
-		return a.stop(order{})
-	}
+	return vm.Kill(ctx)
 }
 
 // Waits of a stop after the guest had its time.
@@ -181,15 +176,28 @@ const (
 	killWait   = 30 * time.Second
 )
 
-// stop turns the machine off: it asks the guest, presses the power button, kills, each with a deadline.
+// stop ends the machine: it is killed, or put aside with its memory for an instant start, or turned off.
 func (a *agent) stop(o order) error {
 	a.state.enter(hostagent.Stopping, "")
-	if a.vm == nil {
+	a.gate.set(reachNone, errStopping)
+	switch {
+	case o.kill:
+		return errors.Join(a.kill(), a.drop("the machine was killed"))
+	case a.vm() == nil:
+		if o.cold {
+			return a.drop("the machine is to boot anew")
+		}
 		return nil
+	case !o.cold:
+		if done, killed := a.putAside(o); done || killed {
+			return a.ended(killed)
+		}
 	}
-	if o.kill {
-		return a.kill()
-	}
+	return errors.Join(a.turnOff(o), a.drop("the machine was turned off"))
+}
+
+// turnOff turns the machine off: it asks the guest, presses the power button, kills, each with a deadline.
+func (a *agent) turnOff(o order) error {
 	grace := o.grace
 	if grace == 0 {
 		grace = a.o.StopGrace
@@ -209,7 +217,7 @@ func (a *agent) stop(o order) error {
 	a.log.Warn("the guest did not power off", "grace", grace)
 	press, cancelPress := context.WithTimeout(ctx, buttonWait)
 	defer cancelPress()
-	if err := a.vm.PowerOff(press); err != nil {
+	if err := a.vm().PowerOff(press); err != nil {
 		a.log.Warn("the power button did not work", "error", err)
 		return a.kill()
 	}
@@ -222,7 +230,7 @@ func (a *agent) awaitEnd(limit time.Duration) (done, killed bool) {
 	t := time.NewTimer(limit)
 	defer t.Stop()
 	select {
-	case <-a.vm.Done():
+	case <-a.vm().Done():
 		return true, false
 	case <-a.kills:
 		return false, true
@@ -239,10 +247,14 @@ func (a *agent) ended(kill bool) error {
 }
 
 func (a *agent) kill() error {
+	vm := a.vm()
+	if vm == nil {
+		return nil
+	}
 	a.log.Warn("the machine is killed")
 	ctx, cancel := context.WithTimeout(context.Background(), killWait)
 	defer cancel()
-	if err := a.vm.Kill(ctx); err != nil {
+	if err := vm.Kill(ctx); err != nil {
 		return fmt.Errorf("kill the machine: %w", err)
 	}
 	return nil

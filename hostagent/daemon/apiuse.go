@@ -17,7 +17,7 @@ type apiConn struct {
 	visit *visit
 
 	mu     sync.Mutex
-	answer answers
+	answer answerStream
 }
 
 // Write passes on what the client says, which begins a request or goes on with one.
@@ -63,8 +63,8 @@ const (
 // maxHead bounds what is kept of an answer's head; longer ones are not looked into.
 const maxHead = 64 << 10
 
-// answers follows the answers on one connection, as far as to know where each ends. It errs on the side of an answer that has not.
-type answers struct {
+// answerStream follows the answers on one connection, as far as to know where each ends. It errs on the side of an answer that has not.
+type answerStream struct {
 	pending  bool // a request was sent and not answered
 	headOnly bool // it asks for no body
 	at       part
@@ -73,10 +73,10 @@ type answers struct {
 }
 
 // idle says that nothing is under way.
-func (a *answers) idle() bool { return !a.pending && a.at == partNone }
+func (a *answerStream) idle() bool { return !a.pending && a.at == partNone }
 
 // asked takes what the client said next.
-func (a *answers) asked(p []byte) {
+func (a *answerStream) asked(p []byte) {
 	if a.idle() {
 		a.headOnly = bytes.HasPrefix(p, []byte("HEAD "))
 	}
@@ -84,7 +84,7 @@ func (a *answers) asked(p []byte) {
 }
 
 // read takes what the server said next.
-func (a *answers) read(p []byte) {
+func (a *answerStream) read(p []byte) {
 	for len(p) > 0 {
 		switch a.at {
 		case partNone:
@@ -110,10 +110,10 @@ func (a *answers) read(p []byte) {
 	}
 }
 
-func (a *answers) end() { a.at, a.line, a.pending = partNone, nil, false }
+func (a *answerStream) end() { a.at, a.line, a.pending = partNone, nil, false }
 
 // head collects the head to its end.
-func (a *answers) head(p []byte) (rest []byte) {
+func (a *answerStream) head(p []byte) (rest []byte) {
 	before := len(a.line)
 	a.line = append(a.line, p[:min(len(p), maxHead)]...)
 	i := bytes.Index(a.line[max(0, before-3):], []byte("\r\n\r\n"))
@@ -130,7 +130,7 @@ func (a *answers) head(p []byte) (rest []byte) {
 }
 
 // body looks at a head for what follows it.
-func (a *answers) body(head string) {
+func (a *answerStream) body(head string) {
 	a.line = nil
 	status, fields, _ := strings.Cut(head, "\r\n")
 	words := strings.Fields(status)
@@ -168,7 +168,7 @@ func (a *answers) body(head string) {
 }
 
 // nextLine collects a line and acts on it.
-func (a *answers) nextLine(p []byte) (rest []byte) {
+func (a *answerStream) nextLine(p []byte) (rest []byte) {
 	i := bytes.IndexByte(p, '\n')
 	if i < 0 {
 		a.line = append(a.line, p...)

@@ -20,18 +20,18 @@ const silence = 30 * time.Second
 const tolerance = 50 * time.Millisecond
 
 // keepClock sets the guest's clock every now and then, and at once when the host or the VM has slept.
-func (a *agent) keepClock() {
+func (a *agent) keepClock(l *life) {
 	woken := make(chan struct{}, 1)
-	a.work.Go(func() { watchWake(a.ctx, woken) })
+	l.work.Go(func() { watchWake(l.ctx, woken) })
 	var resumed <-chan struct{}
-	if r, ok := a.vm.(interface{ Resumed() <-chan struct{} }); ok {
+	if r, ok := l.vm.(interface{ Resumed() <-chan struct{} }); ok {
 		resumed = r.Resumed()
 	}
 	ticks := time.NewTicker(clockEvery)
 	defer ticks.Stop()
 	for {
 		select {
-		case <-a.ctx.Done():
+		case <-l.ctx.Done():
 			return
 		case <-ticks.C:
 			if f := a.forwards.Load(); f != nil {
@@ -44,15 +44,15 @@ func (a *agent) keepClock() {
 			}
 		case <-a.nudge:
 		}
-		a.tick()
+		a.tick(l.ctx)
 	}
 }
 
 // tick looks at the clock once. An answer that took long means that the VM was paused meanwhile: then it is looked at again.
-func (a *agent) tick() {
+func (a *agent) tick(ctx context.Context) {
 	for range 3 {
 		began := time.Now().Round(0) // the wall's clock, which goes on while the host sleeps
-		quick := a.look()
+		quick := a.look(ctx)
 		if quick || time.Now().Round(0).Sub(began) < time.Second {
 			return
 		}
@@ -60,18 +60,18 @@ func (a *agent) tick() {
 }
 
 // look sets the clock where it is off; quick tells whether the guest answered at once.
-func (a *agent) look() (quick bool) {
+func (a *agent) look(ctx context.Context) (quick bool) {
 	late := time.AfterFunc(silence, func() {
 		a.state.problem("silence", &hostagent.Problem{Code: "guest-silent", Text: "the machine does not answer: it is paused, or hangs", Hint: "`dev machine restart " + a.o.Machine + "` starts it anew"})
 	})
 	defer late.Stop()
-	s, err := a.link.get(a.ctx)
+	s, err := a.link.get(ctx)
 	if err != nil {
 		return true
 	}
-	took, err := a.pushClock(a.ctx, s.control)
+	took, err := a.pushClock(ctx, s.control)
 	if err != nil {
-		if a.ctx.Err() == nil {
+		if ctx.Err() == nil {
 			a.log.Warn("the clock could not be set", "error", err)
 		}
 		return true // the link has gone; the next one sets the clock first

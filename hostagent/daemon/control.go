@@ -16,6 +16,7 @@ import (
 // order is what somebody wants of the machine.
 type order struct {
 	kill  bool
+	cold  bool          // leave no memory behind
 	grace time.Duration // 0: the default
 }
 
@@ -37,9 +38,11 @@ func (a *agent) serveControl() error {
 			http.Error(w, "the grace is not a duration", http.StatusBadRequest)
 			return
 		}
-		a.give(order{grace: grace})
+		a.give(order{grace: grace, cold: r.URL.Query().Get("cold") == "1"})
 		w.WriteHeader(http.StatusAccepted)
 	})
+	mux.HandleFunc("POST /v1/suspend", a.serveRequest(true))
+	mux.HandleFunc("POST /v1/resume", a.serveRequest(false))
 	mux.HandleFunc("POST /v1/kill", func(w http.ResponseWriter, _ *http.Request) {
 		a.give(order{kill: true})
 		w.WriteHeader(http.StatusAccepted)
@@ -121,6 +124,10 @@ func (a *agent) metrics() *hostagent.Metrics {
 func (a *agent) health(ctx context.Context) []hostagent.Problem {
 	problems := []hostagent.Problem{}
 	problems = append(problems, a.state.snapshot().Problems...)
+	switch a.state.snapshot().Phase {
+	case hostagent.Suspending, hostagent.Suspended:
+		return problems // it need not wake for this
+	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	h, err := a.link.health(ctx)

@@ -25,7 +25,7 @@ func (a *agent) serveCopyDisk(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the machine is "+string(phase), http.StatusConflict)
 		return
 	}
-	copier, ok := a.vm.(hostagent.DiskCopier)
+	copier, ok := a.vm().(hostagent.DiskCopier)
 	if !ok {
 		http.Error(w, "this machine's disk can be copied only while it is stopped", http.StatusConflict)
 		return

@@ -30,13 +30,16 @@ func newEngineClient(dial dialer) (*client.Client, error) {
 }
 
 // startEngine waits for the engine's first answer.
-func (a *agent) startEngine(ctx context.Context) error {
-	c, err := newEngineClient(a.dialDocker)
-	if err != nil {
-		return err
+func (a *agent) startEngine(ctx context.Context, l *life) error {
+	if a.engine == nil {
+		c, err := newEngineClient(a.dialDocker)
+		if err != nil {
+			return err
+		}
+		a.engine = c
 	}
-	a.onClose("engine client", c.Close)
-	a.engine = c
+	c := a.engine
+	l.onEnd("engine client", c.Close)
 	for {
 		_, err := c.Ping(ctx, client.PingOptions{})
 		if err == nil {

@@ -32,13 +32,16 @@ type forwards struct {
 	lending    <-chan struct{} // closed when the last change of them is through
 }
 
-// startPorts serves the ports of what runs now, and follows the engine from then on.
-func (a *agent) startPorts(ctx context.Context) error {
-	f := &forwards{a: a, containers: map[string]containerPorts{}, there: map[place]forward{}, serving: map[place]func(){}}
-	a.forwards.Store(f)
-	a.onClose("published ports", f.close)
+// startPorts serves the ports of what runs now, and follows the engine from then on, as long as the life lasts.
+func (a *agent) startPorts(ctx context.Context, l *life) error {
+	f := a.forwards.Load()
+	if f == nil {
+		f = &forwards{a: a, containers: map[string]containerPorts{}, there: map[place]forward{}, serving: map[place]func(){}}
+		a.forwards.Store(f)
+		a.onClose("published ports", f.close)
+	}
 	first := make(chan struct{})
-	a.work.Go(func() { f.follow(sync.OnceFunc(func() { close(first) })) })
+	l.work.Go(func() { f.follow(l.ctx, sync.OnceFunc(func() { close(first) })) })
 	select {
 	case <-first:
 		return nil
@@ -47,13 +50,20 @@ func (a *agent) startPorts(ctx context.Context) error {
 	}
 }
 
+// running is how many containers run, as far as the engine has told.
+func (f *forwards) running() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.containers)
+}
+
 // followPause is between attempts to follow an engine that does not answer.
 const followPause = time.Second
 
-// follow keeps the ports as the engine has them, until the agent ends. synced is called once they are.
-func (f *forwards) follow(synced func()) {
+// follow keeps the ports as the engine has them, until ctx ends. synced is called once they are.
+func (f *forwards) follow(ctx context.Context, synced func()) {
 	for {
-		err := watchPorts(f.a.ctx, f.a.engine, func(all map[string]containerPorts) {
+		err := watchPorts(ctx, f.a.engine, func(all map[string]containerPorts) {
 			f.a.state.problem("engine", nil)
 			f.update(func() { f.containers = all })
 			synced()
@@ -65,11 +75,11 @@ func (f *forwards) follow(synced func()) {
 				}
 			})
 		})
-		if f.a.ctx.Err() != nil {
+		if ctx.Err() != nil {
 			return
 		}
 		f.a.state.problem("engine", &hostagent.Problem{Code: "engine-silent", Text: fmt.Sprintf("the engine does not tell what it does: %v", err), Hint: "see `dev machine logs " + f.a.o.Machine + "`"})
-		if pause(f.a.ctx, followPause) != nil {
+		if pause(ctx, followPause) != nil {
 			return
 		}
 	}
@@ -79,6 +89,7 @@ func (f *forwards) follow(synced func()) {
 func (f *forwards) update(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.a.gate.touch()
 	change()
 	if !f.closed {
 		f.apply()
@@ -264,7 +275,9 @@ func (a *agent) carryStreams(ctx context.Context, l net.Listener, fw forward) {
 			}
 			return
 		}
-		a.work.Go(func() { a.join(conn, func(ctx context.Context) (net.Conn, error) { return a.dialGuest(ctx, fw) }) })
+		a.work.Go(func() {
+			a.joinStream(conn, reachEngine, func(ctx context.Context, _ *visit) (net.Conn, error) { return a.dialGuest(ctx, fw) })
+		})
 	}
 }
 

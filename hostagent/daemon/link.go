@@ -47,10 +47,17 @@ const prepareWait = 60 * time.Second
 // connectWait bounds one attempt to reach the port: a guest that is there answers at once.
 const connectWait = 500 * time.Millisecond
 
+// begin lets connections in again after end, for a life.
+func (l *link) begin(*life) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = false
+}
+
 // connect tries until the guest's agent has let us in and set the guest up.
-func (l *link) connect(ctx context.Context) error {
+func (l *link) connect(ctx context.Context, lf *life) error {
 	for {
-		s, err := l.open(ctx)
+		s, err := l.open(ctx, lf, l.a.o.Key, l.a.o.HostKey)
 		if err == nil {
 			l.replace(s)
 			return nil
@@ -71,7 +78,7 @@ func isKeyError(err error) bool {
 	return strings.Contains(err.Error(), "host key mismatch") || strings.Contains(err.Error(), "unable to authenticate")
 }
 
-func (l *link) open(ctx context.Context) (*session, error) {
+func (l *link) open(ctx context.Context, lf *life, login ssh.Signer, host ssh.PublicKey) (*session, error) {
 	n := l.a.net.Load()
 	dialing, cancel := context.WithTimeout(ctx, connectWait)
 	defer cancel()
@@ -82,7 +89,7 @@ func (l *link) open(ctx context.Context) (*session, error) {
 	_ = conn.SetDeadline(time.Now().Add(handshakeWait))
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	config := &ssh.ClientConfig{User: "root", Auth: []ssh.AuthMethod{ssh.PublicKeys(l.a.o.Key)}, HostKeyCallback: ssh.FixedHostKey(l.a.o.HostKey), ClientVersion: "SSH-2.0-dev"}
+	config := &ssh.ClientConfig{User: "root", Auth: []ssh.AuthMethod{ssh.PublicKeys(login)}, HostKeyCallback: ssh.FixedHostKey(host), ClientVersion: "SSH-2.0-dev"}
 	c, channels, requests, err := ssh.NewClientConn(conn, "machine", config)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("log in to the machine: %w", err), conn.Close())
@@ -100,7 +107,11 @@ func (l *link) open(ctx context.Context) (*session, error) {
 	if _, err := l.a.pushClock(ctx, control); err != nil {
 		l.a.log.Warn("the clock could not be set", "error", err)
 	}
-	l.a.work.Go(func() { l.prepare(s) })
+	if lf.restored && !lf.prepared.Swap(true) {
+		close(s.prepared) // it was, before it was saved
+		return s, nil
+	}
+	lf.work.Go(func() { l.prepare(lf, s) })
 	return s, nil
 }
 
@@ -135,15 +146,19 @@ func (l *link) openControl(client *ssh.Client) (*proto.Client, error) {
 }
 
 // prepare makes the loopback of a guest that was just reached reachable.
-func (l *link) prepare(s *session) {
+func (l *link) prepare(lf *life, s *session) {
 	defer close(s.prepared)
 	if f := l.a.forwards.Load(); f != nil {
 		defer f.again()
 	}
-	ctx, cancel := context.WithTimeout(l.a.ctx, prepareWait)
+	ctx, cancel := context.WithTimeout(lf.ctx, prepareWait)
 	defer cancel()
 	var p *hostagent.Problem
-	if out, err := runScript(ctx, s.ssh, guestScript(l.a.net.Load().Addresses)); err != nil {
+	out, err := runScript(ctx, s.ssh, guestScript(l.a.net.Load().Addresses))
+	if lf.ctx.Err() != nil {
+		return
+	}
+	if err != nil {
 		p = &hostagent.Problem{
 			Code: "loopback-ports", Text: fmt.Sprintf("ports published on 127.0.0.1 are slow: %v: %s", err, out),
 			Hint: "upgrade the machine's image: `dev machine upgrade " + l.a.o.Machine + "`",
@@ -201,38 +216,48 @@ func (l *link) get(ctx context.Context) (*session, error) {
 	}
 }
 
-// keep waits for the connection's end and makes a new one, until the agent ends.
-func (l *link) keep() {
-	for {
-		s, err := l.get(l.a.ctx)
-		if err != nil {
-			return
-		}
-		_ = s.ssh.Wait() // for its end, whatever it is
-		_ = s.control.Close()
-		l.replace(nil)
-		if l.a.ctx.Err() != nil {
-			return
-		}
-		l.a.state.problem("link", &hostagent.Problem{Code: "link-lost", Text: "the connection to the machine's agent broke and is being made anew", Hint: "see `dev machine logs --console " + l.a.o.Machine + "`"})
-		if l.connect(l.a.ctx) != nil {
-			if l.a.ctx.Err() != nil || pause(l.a.ctx, clockEvery) != nil {
-				return
+// peek is the connection that is there now, or nil.
+func (l *link) peek() *session {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.current
+}
+
+// keep makes the connection anew whenever it is not there, until the life ends.
+func (l *link) keep(lf *life) {
+	for lost := false; lf.ctx.Err() == nil; {
+		if l.peek() == nil {
+			if lost {
+				l.a.state.problem("link", &hostagent.Problem{Code: "link-lost", Text: "the connection to the machine's agent broke and is being made anew", Hint: "see `dev machine logs --console " + l.a.o.Machine + "`"})
 			}
-			continue
+			lost = true
+			if l.connect(lf.ctx, lf) != nil {
+				if pause(lf.ctx, clockEvery) != nil {
+					return
+				}
+				continue
+			}
+			l.a.state.problem("link", nil)
 		}
-		l.a.state.problem("link", nil)
+		if s := l.peek(); s != nil {
+			_ = s.ssh.Wait() // for its end, whatever it is
+			_ = s.control.Close()
+			l.replace(nil)
+			lost = true
+		}
 	}
 }
 
-func (l *link) close() error {
+// end closes the connection, and lets none in until begin.
+func (l *link) end() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
-	if l.current == nil {
-		return nil
+	if l.current != nil {
+		_, _ = l.current.control.Close(), l.current.ssh.Close() // the guest may be gone already
 	}
-	_, _ = l.current.control.Close(), l.current.ssh.Close() // the guest is gone already
+	l.current = nil
+	l.a.state.problem("link", nil)
 	return nil
 }
 

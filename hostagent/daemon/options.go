@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -49,6 +50,11 @@ type Options struct {
 	Subnet netip.Prefix
 	// Deadlines replace the defaults of single stages.
 	Deadlines map[hostagent.Stage]time.Duration
+	// SleepAfter is how long nobody may have used the machine for it to fall asleep; 0: it never does. SleepContainers: also with containers that run.
+	SleepAfter      time.Duration
+	SleepContainers bool
+	// Containers is the file that names the containers that a stop has ended and the next start starts again; "": containers.json beside RunLock.
+	Containers string
 	// StopGrace is how long an orderly stop may take before the power button is pressed, where the request does not say it; 0: 30 s.
 	StopGrace time.Duration
 	Logger    *slog.Logger
@@ -150,6 +156,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.StopGrace == 0 {
 		o.StopGrace = 30 * time.Second
+	}
+	if o.Containers == "" {
+		o.Containers = filepath.Join(filepath.Dir(o.RunLock), "containers.json")
 	}
 	deadlines := defaultDeadlines()
 	maps.Copy(deadlines, o.Deadlines)

@@ -63,14 +63,23 @@ func (a *agent) flow(c *packetClients, conn *net.UDPConn, from netip.AddrPort, f
 	if len(c.flows) >= maxClients {
 		return nil
 	}
+	v := a.gate.tryPass(reachEngine)
+	l := a.current.Load()
+	if v == nil || l == nil {
+		return nil // lost, as datagrams are; the machine wakes meanwhile
+	}
 	guest, err := a.net.Load().DialPacket(fw.Guest)
 	if err != nil {
+		v.end()
 		return nil
 	}
 	f := &packetFlow{guest: guest}
+	stop := context.AfterFunc(l.ctx, func() { _ = guest.Close() })
 	f.touch()
 	c.flows[from] = f
 	a.work.Go(func() {
+		defer v.end()
+		defer stop()
 		defer func() {
 			c.mu.Lock()
 			delete(c.flows, from)

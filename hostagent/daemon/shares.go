@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 
 	"github.com/seed71221737/dev/hostagent"
 	"github.com/seed71221737/dev/vmimage/guest/proto"
@@ -22,6 +23,8 @@ import (
 type sharing struct {
 	share  Share
 	socket string
+	// leaving: the share is being taken from the guest, and its server may end.
+	leaving atomic.Bool
 }
 
 // mount is how the guest mounts it.
@@ -30,7 +33,7 @@ func (s *sharing) mount() proto.Mount {
 }
 
 // startShares starts what serves the host's folders. The machine works without them: what fails becomes a problem.
-func (a *agent) startShares(ctx context.Context) {
+func (a *agent) startShares(ctx context.Context, l *life) {
 	if len(a.o.Shares) == 0 {
 		return
 	}
@@ -40,13 +43,46 @@ func (a *agent) startShares(ctx context.Context) {
 		return
 	}
 	for i, share := range a.o.Shares {
-		s, err := a.startShare(ctx, server, share, a.shareSocket(i))
+		s, err := a.startShare(ctx, l, server, share, a.shareSocket(i))
 		if err != nil {
 			a.shareProblem(share, err)
 			continue
 		}
-		a.shares = append(a.shares, s)
+		l.shares = append(l.shares, s)
 	}
+}
+
+// startSharesAgain serves the folders anew to a VM that runs: they were taken from it for a save that did not come about.
+func (a *agent) startSharesAgain(ctx context.Context, l *life) error {
+	a.startShares(ctx, l)
+	p, ok := l.vm.(hostagent.Plugger)
+	if !ok {
+		return nil
+	}
+	for _, s := range l.shares {
+		if err := p.Plug(ctx, hostagent.ShareLink{Tag: s.share.Tag, Socket: s.socket}); err != nil {
+			a.shareProblem(s.share, err)
+		}
+	}
+	return nil
+}
+
+// unplugShare takes a share from the guest, which could not be saved with it.
+func (a *agent) unplugShare(ctx context.Context, l *life, s *sharing) error {
+	target := s.mount().Target
+	if err := a.link.call(ctx, proto.MethodUnmount, proto.Unmount{Target: target}, nil); err != nil {
+		return fmt.Errorf("something in the machine uses it: stop the containers that do, or share it another way (`dev machine edit %s --share-type fuse`): %w", a.o.Machine, err)
+	}
+	p, ok := l.vm.(hostagent.Plugger)
+	if !ok {
+		return nil
+	}
+	s.leaving.Store(true)
+	if err := p.Unplug(ctx, s.share.Tag); err != nil {
+		s.leaving.Store(false)
+		return errors.Join(err, a.link.call(ctx, proto.MethodMount, s.mount(), nil))
+	}
+	return nil
 }
 
 func (a *agent) shareProblem(share Share, err error) {
@@ -123,7 +159,7 @@ func cSandbox(root bool) string {
 func escapeOption(path string) string { return strings.NewReplacer(`\`, `\\`, ",", `\,`).Replace(path) }
 
 // startShare starts a server for one folder, and watches it.
-func (a *agent) startShare(ctx context.Context, v virtiofsd, share Share, socket string) (*sharing, error) {
+func (a *agent) startShare(ctx context.Context, l *life, v virtiofsd, share Share, socket string) (*sharing, error) {
 	share, err := share.withGuest(runtime.GOOS)
 	if err != nil {
 		return nil, err
@@ -147,14 +183,15 @@ func (a *agent) startShare(ctx context.Context, v virtiofsd, share Share, socket
 	}
 	done := make(chan struct{})
 	var ended error
-	a.work.Go(func() { a.logLines(out, "virtiofsd "+share.Tag, tail) })
-	a.work.Go(func() {
+	serving := &sharing{share: share, socket: socket}
+	l.work.Go(func() { a.logLines(out, "virtiofsd "+share.Tag, tail) })
+	l.work.Go(func() {
 		defer close(done)
 		ended = cmd.Wait()
 		_ = in.Close() // never fails
-		a.shareEnded(share, tail)
+		a.shareEnded(l, serving, tail)
 	})
-	a.onClose("share "+share.Tag, func() error {
+	l.onEnd("share "+share.Tag, func() error {
 		select {
 		case <-done:
 		default:
@@ -166,7 +203,7 @@ func (a *agent) startShare(ctx context.Context, v virtiofsd, share Share, socket
 	if err := awaitSocket(ctx, socket, done); err != nil {
 		return nil, fmt.Errorf("virtiofsd did not start: %w: %s", errors.Join(err, endOf(done, &ended)), tail)
 	}
-	return &sharing{share: share, socket: socket}, nil
+	return serving, nil
 }
 
 func endOf(done <-chan struct{}, err *error) error {
@@ -188,8 +225,9 @@ func (s Share) withGuest(goos string) (Share, error) {
 }
 
 // shareEnded notes that a server went away while the machine runs: what was mounted hangs or fails.
-func (a *agent) shareEnded(share Share, tail fmt.Stringer) {
-	if a.ctx.Err() != nil {
+func (a *agent) shareEnded(l *life, s *sharing, tail fmt.Stringer) {
+	share := s.share
+	if l.ctx.Err() != nil || s.leaving.Load() {
 		return
 	}
 	switch a.state.snapshot().Phase {

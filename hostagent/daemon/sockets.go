@@ -3,20 +3,27 @@
 package daemon
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/seed71221737/dev/hostagent"
+	"github.com/seed71221737/dev/vmimage/guest/proto"
 )
 
 // guestDocker is the engine's socket in the guest.
@@ -25,19 +32,68 @@ const guestDocker = "/run/docker.sock"
 // openWait bounds opening a connection to the guest for somebody who waits on the host.
 const openWait = 30 * time.Second
 
+// wakeWait is how long who comes while the machine is asleep waits for it to wake; a machine whose memory is lost boots meanwhile.
+const wakeWait = 3 * time.Minute
+
 // serveDocker serves the engine's socket on the host.
 func (a *agent) serveDocker() error {
 	l, err := listenLocal(a.o.Docker)
 	if err != nil {
 		return err
 	}
-	a.carry("docker socket", l, a.dialDocker)
+	a.carry("docker socket", l, a.joinDocker)
 	a.state.set(func(s *hostagent.Status) { s.Docker = dockerURL(a.o.Docker) })
 	return nil
 }
 
+// dialDocker connects to the engine: by the fast link, or by SSH where the guest's image has none.
 func (a *agent) dialDocker(ctx context.Context) (net.Conn, error) {
+	conn, err := a.dialFast(ctx, proto.FastDocker)
+	if err == nil || !withoutFastLink(err) {
+		return conn, err
+	}
 	return a.link.dial(ctx, "unix", a.o.engineSocket)
+}
+
+// withoutFastLink says that a fast link failed because the guest has none.
+func withoutFastLink(err error) bool {
+	return errors.Is(err, errNoFastLink) || errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// joinDocker carries one client of the Docker API. It keeps the machine awake while a request is under way.
+func (a *agent) joinDocker(conn net.Conn) {
+	err := a.join(conn, reachEngine, func(ctx context.Context, v *visit) (net.Conn, error) {
+		guest, err := a.dialDocker(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &apiConn{Conn: guest, visit: v}, nil
+	})
+	if err != nil {
+		refuseAPI(conn, err)
+		_ = conn.Close()
+	}
+}
+
+// refusalWait bounds telling a client of the Docker API why it is not served.
+const refusalWait = 5 * time.Second
+
+// refuseAPI answers a request of the Docker API with an error, as the engine words them.
+func refuseAPI(conn net.Conn, why error) {
+	_ = conn.SetDeadline(time.Now().Add(refusalWait))
+	req, err := http.ReadRequest(bufio.NewReader(conn))
+	if err != nil {
+		return
+	}
+	body, err := json.Marshal(map[string]string{"message": why.Error()})
+	if err != nil {
+		return
+	}
+	res := &http.Response{
+		StatusCode: http.StatusServiceUnavailable, ProtoMajor: 1, ProtoMinor: 1, Request: req, Header: http.Header{"Content-Type": {"application/json"}},
+		Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Close: true,
+	}
+	_ = res.Write(conn) // who asked may be gone
 }
 
 // dockerURL is a socket's address as Docker's tools take it.
@@ -48,8 +104,8 @@ func dockerURL(path string) string {
 	return "unix://" + path
 }
 
-// carry accepts connections until the agent ends, and joins each with one that dial opens in the guest.
-func (a *agent) carry(name string, l net.Listener, dial func(context.Context) (net.Conn, error)) {
+// carry accepts connections until the agent ends, and serves each.
+func (a *agent) carry(name string, l net.Listener, serve func(net.Conn)) {
 	a.onClose(name, func() error {
 		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			return err
@@ -66,26 +122,51 @@ func (a *agent) carry(name string, l net.Listener, dial func(context.Context) (n
 				}
 				return
 			}
-			a.work.Go(func() { a.join(conn, dial) })
+			a.work.Go(func() { serve(conn) })
 		}
 	})
 }
 
-func (a *agent) join(conn net.Conn, dial func(context.Context) (net.Conn, error)) {
-	ctx, cancel := context.WithTimeout(a.ctx, openWait)
-	guest, err := dial(ctx)
+// joinStream is join for who speaks no protocol that an error could be told in: the connection is reset.
+func (a *agent) joinStream(conn net.Conn, r reach, dial func(context.Context, *visit) (net.Conn, error)) {
+	if err := a.join(conn, r, dial); err != nil {
+		resetConn(conn)
+	}
+}
+
+// resetConn ends a connection as a port that nobody listens on does.
+func resetConn(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = conn.Close()
+}
+
+// join joins a connection with one that dial opens in the guest, which is woken for it, until either ends, or the machine falls asleep. On an error the
+// connection is still open.
+func (a *agent) join(conn net.Conn, r reach, dial func(context.Context, *visit) (net.Conn, error)) error {
+	waiting, cancel := context.WithTimeout(a.ctx, wakeWait)
+	v, err := a.gate.pass(waiting, r)
+	cancel()
+	if err != nil {
+		return err
+	}
+	defer v.end()
+	l := a.current.Load()
+	if l == nil {
+		return errStopping // it has ended since
+	}
+	ctx, cancel := context.WithTimeout(l.ctx, openWait)
+	guest, err := dial(ctx, v)
 	cancel()
 	if err != nil {
 		a.log.Debug("a connection to the machine failed", "error", err)
-		if tcp, ok := conn.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0) // reset, as a port that nobody listens on
-		}
-		_ = conn.Close()
-		return
+		return fmt.Errorf("reach the machine: %w", err)
 	}
-	stop := context.AfterFunc(a.ctx, func() { conn.Close(); guest.Close() })
+	stop := context.AfterFunc(l.ctx, func() { resetConn(conn); guest.Close() })
 	defer stop()
 	a.relay.Join(conn, guest)
+	return nil
 }
 
 // listenLoopback listens on a port of the host's loopback: the wished one, or any where that is 0 or taken.
@@ -104,7 +185,11 @@ func (a *agent) forwardSSH() (string, error) {
 		return "", fmt.Errorf("serve SSH: %w", err)
 	}
 	n := a.net.Load()
-	a.carry("ssh port", l, func(ctx context.Context) (net.Conn, error) { return n.Dial(ctx, netip.AddrPortFrom(n.Guest, 22)) })
+	a.carry("ssh port", l, func(conn net.Conn) {
+		a.joinStream(conn, reachGuest, func(ctx context.Context, _ *visit) (net.Conn, error) {
+			return n.Dial(ctx, netip.AddrPortFrom(n.Guest, 22))
+		})
+	})
 	return l.Addr().String(), nil
 }
 
@@ -124,7 +209,7 @@ func (a *agent) serveTLS() {
 	}
 	// The files are read for each connection: certificates are renewed while machines run.
 	config := &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return serverTLS(a.o.TLS) }}
-	a.carry("tls port", tls.NewListener(l, config), a.dialDocker)
+	a.carry("tls port", tls.NewListener(l, config), a.joinDocker)
 	a.state.set(func(s *hostagent.Status) { s.TCP = l.Addr().String() })
 }
 

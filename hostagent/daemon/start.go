@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/seed71221737/dev/hostagent"
@@ -32,11 +33,41 @@ func (e *deadlineError) Is(target error) bool {
 	return target == context.DeadlineExceeded
 }
 
-// start brings the machine up, stage by stage.
+// start makes what lasts as long as the agent, and begins the machine's first life.
 func (a *agent) start(ctx context.Context) error {
+	a.state.stage(hostagent.StageProcess)
+	if err := a.within(ctx, hostagent.StageProcess, nil, a.startNetwork); err != nil {
+		return &stageError{hostagent.StageProcess, err}
+	}
+	return a.begin(ctx)
+}
+
+// begin begins a life: with saved memory where there is some that fits, and otherwise, or when that fails, by booting.
+func (a *agent) begin(ctx context.Context) error {
+	if l := a.takeMemory(ctx); l != nil {
+		err := a.live(ctx, l)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		if err := a.abandon(); err != nil {
+			return err
+		}
+		if err := errors.Join(l.end(), a.drop(err.Error())); err != nil {
+			a.log.Warn("put a machine away that could not be restored", "error", err)
+		}
+		a.current.Store(nil)
+		a.state.say("the saved memory could not be used, so that the machine boots: " + err.Error())
+	}
+	l := a.newLife()
+	a.net.Load().Reopen()
+	return a.live(ctx, l)
+}
+
+// live brings a life to where the machine can be used, stage by stage. The life of a VM that has been started is the current one, also after an error.
+func (a *agent) live(ctx context.Context, l *life) error {
 	for _, step := range []struct {
 		stage hostagent.Stage
-		do    func(context.Context) error
+		do    func(context.Context, *life) error
 	}{
 		{hostagent.StageProcess, a.startVM},
 		{hostagent.StageLink, a.startLink},
@@ -45,28 +76,35 @@ func (a *agent) start(ctx context.Context) error {
 		{hostagent.StageForwards, a.startForwards},
 	} {
 		a.state.stage(step.stage)
-		if err := a.within(ctx, step.stage, step.do); err != nil {
+		err := a.within(ctx, step.stage, l, func(ctx context.Context) error { return step.do(ctx, l) })
+		if err != nil {
+			if l.vm == nil {
+				err = errors.Join(err, l.end())
+			}
 			return &stageError{step.stage, err}
 		}
 	}
+	l.up = true
+	a.gate.touch()
 	a.state.enter(hostagent.Running, "")
+	l.work.Go(func() { a.startContainers(l) })
 	return nil
 }
 
 // within does a stage's work under its deadline, which the VM's end cuts short.
-func (a *agent) within(ctx context.Context, stage hostagent.Stage, do func(context.Context) error) error {
+func (a *agent) within(ctx context.Context, stage hostagent.Stage, l *life, do func(context.Context) error) error {
 	limit := a.o.Deadlines[stage]
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, &deadlineError{limit})
 	defer cancel()
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	if a.vm != nil {
+	if l != nil && l.vm != nil {
 		watched := make(chan struct{})
 		go func() {
 			defer close(watched)
 			select {
-			case <-a.vm.Done():
-				end(vmEnded(a.vm))
+			case <-l.vm.Done():
+				end(vmEnded(l.vm))
 			case <-ctx.Done():
 			}
 		}()
@@ -92,8 +130,8 @@ func vmEnded(vm hostagent.VM) error {
 // mtu is large because nothing here is a wire: both ends are in this process or one copy away, and what goes on from here is made anew.
 const mtu = 16384
 
-// startVM makes the network and the shares, writes the seed and starts the VM.
-func (a *agent) startVM(ctx context.Context) error {
+// startNetwork makes the machine's network.
+func (a *agent) startNetwork(context.Context) error {
 	mac, err := net.ParseMAC(a.o.MAC)
 	if err != nil {
 		return fmt.Errorf("read the card's address: %w", err)
@@ -104,23 +142,44 @@ func (a *agent) startVM(ctx context.Context) error {
 	}
 	a.net.Store(n)
 	a.onClose("network", n.Close)
-	a.state.set(func(s *hostagent.Status) { s.Guest = n.Guest.String() })
-	if err := a.serveCard(n); err != nil {
+	a.state.set(func(s *hostagent.Status) { s.Guest, s.SleepAfter = n.Guest.String(), a.o.SleepAfter })
+	return a.serveCard(n)
+}
+
+// startVM starts the shares, writes the seed and starts the VM. The VM of a life that goes on after it could not be saved runs already.
+func (a *agent) startVM(ctx context.Context, l *life) error {
+	if l.vm != nil {
+		return a.startSharesAgain(ctx, l)
+	}
+	n := a.net.Load()
+	mac := a.o.MAC
+	if l.notes.MAC != "" {
+		mac = l.notes.MAC
+	}
+	address, err := net.ParseMAC(mac)
+	if err != nil {
+		return fmt.Errorf("read the card's address: %w", err)
+	}
+	if err := n.SetGuestMAC(address); err != nil {
 		return err
 	}
-	a.startShares(ctx)
-	if err := a.o.WriteSeed(a.seedParts(n)); err != nil {
+	a.startShares(ctx, l)
+	if err := a.o.WriteSeed(a.seedParts(n, l)); err != nil {
 		return fmt.Errorf("write the seed: %w", err)
 	}
-	l := hostagent.Link{Network: a.o.Network, MAC: a.o.MAC, Seed: a.o.Seed, Console: a.o.Console}
-	for _, s := range a.shares {
-		l.Shares = append(l.Shares, hostagent.ShareLink{Tag: s.share.Tag, Socket: s.socket})
+	link := hostagent.Link{Network: a.o.Network, MAC: mac, Seed: a.o.Seed, Console: a.o.Console}
+	for _, s := range l.shares {
+		link.Shares = append(link.Shares, hostagent.ShareLink{Tag: s.share.Tag, Socket: s.socket})
 	}
-	vm, err := a.o.Start(ctx, l)
+	if l.restored {
+		link.State, link.Loaded = l.saved.File, a.o.Memory.Consume
+	}
+	vm, err := a.o.Start(ctx, link)
 	if err != nil {
 		return err
 	}
-	a.vm = vm
+	l.vm = vm
+	a.current.Store(l)
 	a.state.set(func(s *hostagent.Status) { s.VMPID = vm.PID() })
 	return nil
 }
@@ -149,7 +208,7 @@ func (a *agent) serveCard(n *network.Network) error {
 }
 
 // seedParts is what the guest has to know of this side.
-func (a *agent) seedParts(n *network.Network) SeedParts {
+func (a *agent) seedParts(n *network.Network, l *life) SeedParts {
 	parts := SeedParts{
 		Time:         time.Now(),
 		Network:      guestNetwork(n.Addresses),
@@ -159,7 +218,7 @@ func (a *agent) seedParts(n *network.Network) SeedParts {
 		Engine:       guestEngine(),
 		LinkSecret:   a.newLinkSecret(),
 	}
-	for _, s := range a.shares {
+	for _, s := range l.shares {
 		parts.Mounts = append(parts.Mounts, s.mount())
 	}
 	return parts
@@ -180,62 +239,84 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// startLink waits for the guest's agent, and keeps the link up from then on.
-func (a *agent) startLink(ctx context.Context) error {
-	if err := a.link.connect(ctx); err != nil {
+// startLink waits for the guest's agent, and keeps the link up from then on. A guest that was restored is told at once what has changed meanwhile.
+func (a *agent) startLink(ctx context.Context, l *life) error {
+	a.link.begin(l)
+	if l.restored {
+		if err := a.thaw(ctx, l); err != nil {
+			return err
+		}
+	} else if err := a.link.connect(ctx, l); err != nil {
 		return err
 	}
-	a.work.Go(a.link.keep)
-	a.onClose("link", a.link.close)
-	a.work.Go(a.keepClock)
-	addr, err := a.forwardSSH()
-	if err != nil {
-		return err
+	a.net.Load().Reopen()
+	l.onEnd("link", a.link.end)
+	l.work.Go(func() { a.link.keep(l) })
+	l.work.Go(func() { a.keepClock(l) })
+	if !a.serving {
+		addr, err := a.forwardSSH()
+		if err != nil {
+			return err
+		}
+		a.state.set(func(s *hostagent.Status) { s.SSH = addr })
 	}
-	a.state.set(func(s *hostagent.Status) { s.SSH = addr })
+	a.gate.set(reachGuest, nil)
 	return nil
 }
 
 // mountShares makes sure that what the seed asked for is mounted.
-func (a *agent) mountShares(ctx context.Context) error {
-	if len(a.shares) == 0 {
+func (a *agent) mountShares(ctx context.Context, l *life) error {
+	a.gate.set(reachEngine, nil)
+	for _, f := range a.onLife {
+		if err := f(ctx, l); err != nil {
+			return err
+		}
+	}
+	if len(l.shares) == 0 {
 		return nil
 	}
 	mounted, err := a.link.readMounts(ctx)
 	if err != nil {
 		return err
 	}
-	for _, s := range a.shares {
+	for _, s := range l.shares {
 		m := s.mount()
-		if mounted[m.Target] {
-			continue
+		var p *hostagent.Problem
+		if !mounted[m.Target] {
+			if err := a.link.call(ctx, proto.MethodMount, m, nil); err != nil {
+				p = &hostagent.Problem{
+					Code: "share-unavailable", Text: fmt.Sprintf("folder %q is not in the machine: %v", s.share.Host, err),
+					Hint: "see `dev machine logs --console " + a.o.Machine + "`, then start the machine again",
+				}
+			}
 		}
-		if err := a.link.call(ctx, proto.MethodMount, m, nil); err != nil {
-			a.state.problem("share "+s.share.Tag, &hostagent.Problem{
-				Code: "share-unavailable", Text: fmt.Sprintf("folder %q is not in the machine: %v", s.share.Host, err),
-				Hint: "see `dev machine logs --console " + a.o.Machine + "`, then start the machine again",
-			})
-		}
+		a.state.problem("share "+s.share.Tag, p)
+		l.beforeSave("put folder "+strconv.Quote(s.share.Host)+" aside", func(ctx context.Context) error { return a.unplugShare(ctx, l, s) })
 	}
 	return nil
 }
 
 // startForwards serves sockets and published ports on the host.
-func (a *agent) startForwards(ctx context.Context) error {
-	if err := a.serveDocker(); err != nil {
-		return err
+func (a *agent) startForwards(ctx context.Context, l *life) error {
+	if !a.serving {
+		if err := a.serveDocker(); err != nil {
+			return err
+		}
+		a.serveTLS()
+		a.serving = true
 	}
-	a.serveTLS()
-	s, err := a.link.get(ctx)
-	if err != nil {
-		return err
+	if !l.restored {
+		s, err := a.link.get(ctx)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-s.prepared:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
-	select {
-	case <-s.prepared:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	return a.startPorts(ctx)
+	return a.startPorts(ctx, l)
 }
 
 // shareSocket is where a share is served, beside the network's socket.

@@ -52,8 +52,20 @@ func (s *state) snapshot() hostagent.Status {
 	return st
 }
 
-// phases are those that the agent enters, in their order.
-var phases = []hostagent.Phase{hostagent.Starting, hostagent.Running, hostagent.Stopping, hostagent.Stopped, hostagent.Failed}
+// rank orders the phases: there is no way back to a lower one, and within one only while the machine lives.
+func rank(p hostagent.Phase) int {
+	switch p {
+	case hostagent.Starting:
+		return 0
+	case hostagent.Running, hostagent.Degraded, hostagent.Suspending, hostagent.Suspended, hostagent.Resuming:
+		return 1
+	case hostagent.Stopping:
+		return 2
+	case hostagent.Stopped:
+		return 3
+	}
+	return 4
+}
 
 // phase is Degraded where something is wrong with a running machine.
 func (s *state) phase() hostagent.Phase {
@@ -79,12 +91,12 @@ func (s *state) stage(stage hostagent.Stage) {
 	s.log.Info("stage", "stage", string(stage))
 }
 
-// enter says that the agent has come to a phase. None is entered twice, and there is no way back: a start that comes to its end after an order to
-// stop was taken does not make the machine run.
+// enter says that the agent has come to a phase. There is no way back: a start that comes to its end after an order to stop was taken does not make the
+// machine run. A machine that lives may fall asleep and wake as often as it does.
 func (s *state) enter(phase hostagent.Phase, text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if slices.Index(phases, phase) <= slices.Index(phases, s.status.Phase) {
+	if from, to := rank(s.status.Phase), rank(phase); to < from || phase == s.status.Phase {
 		return
 	}
 	s.status.Phase = phase
@@ -93,6 +105,23 @@ func (s *state) enter(phase hostagent.Phase, text string) {
 	}
 	s.publish(hostagent.Event{Kind: "phase", Phase: s.phase(), Stage: s.status.Stage, Text: text})
 	s.log.Info("phase", "phase", string(s.phase()), "text", text)
+}
+
+// say tells who follows, and the log, something that no phase and no problem says.
+func (s *state) say(text string) {
+	text = hostagent.Printable(text)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.publish(hostagent.Event{Kind: "log", Text: text, Stage: s.status.Stage})
+	s.log.Warn(text)
+}
+
+// has says whether something has a problem.
+func (s *state) has(subject string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.problems[subject]
+	return ok
 }
 
 // fail says why the start, or the machine, came to nothing.
@@ -119,8 +148,11 @@ func (s *state) problem(subject string, p *hostagent.Problem) {
 	if p == nil && !had || p != nil && had && old == *p {
 		return
 	}
-	if s.status.Phase == hostagent.Stopping {
-		return // what ends is no news
+	switch s.status.Phase {
+	case hostagent.Stopping, hostagent.Suspending, hostagent.Suspended:
+		if p != nil {
+			return // what ends is no news
+		}
 	}
 	before := s.phase()
 	if p == nil {

@@ -41,7 +41,7 @@ const (
 	MethodReboot   = "reboot"
 	MethodLogs     = "logs"          // LogsRequest → Logs
 	MethodFreeze   = "before-save"   // none → none: the machine's memory is about to be saved
-	MethodThaw     = "after-restore" // AfterRestore → none: it has been restored, maybe much later
+	MethodThaw     = "after-restore" // AfterRestore → AfterRestored: it has been restored, maybe much later
 )
 
 // Hello is the first message of each side.
@@ -219,6 +219,13 @@ type Logs struct {
 type AfterRestore struct {
 	Time    time.Time `json:"time"`
 	Entropy []byte    `json:"entropy,omitempty"`
+	// Seed is what the machine would have read had it booted; nil: nothing changed. It is applied as a whole as far as a machine that runs can.
+	Seed *Seed `json:"seed,omitempty"`
+}
+
+// AfterRestored says what a restored machine could not bring up to date, which it can work without.
+type AfterRestored struct {
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Conn sends and receives messages, one JSON object per line. Send may be called from several goroutines, Receive from one.

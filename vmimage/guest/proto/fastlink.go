@@ -23,6 +23,8 @@ const (
 	// FastDocker is the service that is the engine's socket. FastShare, with a space and a Mount as JSON after it, is a share's file server.
 	FastDocker = "docker"
 	FastShare  = "share"
+	// FastControl is the service that speaks the control protocol, as Subsystem does over SSH.
+	FastControl = "control"
 )
 
 // Layout: the host sends fastMark and a nonce; the guest answers with a nonce and its proof; the host sends its proof and the service's name after its
