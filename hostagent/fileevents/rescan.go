@@ -1,0 +1,78 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package fileevents
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/seed71221737/dev/vmimage/guest/proto"
+)
+
+// look goes through folders until a batch is full, and returns what has changed since, and which folders are left.
+func (w *Watcher) look(folders []string, since time.Time) (events []proto.FileEvent, rest []string) {
+	for i, folder := range folders {
+		if len(events) >= batchSize {
+			return events, folders[i:]
+		}
+		events = append(events, w.lookAt(folder, since)...)
+	}
+	return events, nil
+}
+
+// lookAt tells what has changed in one folder. One that is gone is told of by the folder above it.
+func (w *Watcher) lookAt(folder string, since time.Time) []proto.FileEvent {
+	name := w.abs(folder)
+	info, err := os.Lstat(name)
+	if err != nil || !info.IsDir() {
+		return nil
+	}
+	var events []proto.FileEvent
+	changed := !info.ModTime().Before(since)
+	if changed {
+		events = append(events, proto.FileEvent{Kind: proto.FileRescan, Path: folder, Dir: true})
+	}
+	entries, err := os.ReadDir(name)
+	if err != nil {
+		w.o.Logger.Debug("look at folder", "path", folder, "error", err)
+	}
+	for _, entry := range entries {
+		info, err := entry.Info()
+		if err != nil {
+			continue // gone meanwhile
+		}
+		at, stamp := join(folder, entry.Name()), stampOf(info)
+		if !w.ledger.left(at, stamp) {
+			events = append(events, seen(at, stamp, born(filepath.Join(name, entry.Name()), info), changed, since)...)
+		}
+	}
+	return events
+}
+
+// seen tells what must have happened to a file for it to be in a state. renamed: names in its folder have changed.
+func seen(path string, s Stamp, born time.Time, renamed bool, since time.Time) []proto.FileEvent {
+	event := func(kind proto.FileEventKind) proto.FileEvent {
+		return proto.FileEvent{Kind: kind, Path: path, Dir: s.Mode.IsDir()}
+	}
+	after := func(t time.Time) bool { return !t.Before(since) }
+	modified := after(s.Modified)
+	switch {
+	case !modified && !after(s.Changed):
+		return nil
+	case renamed && after(born):
+		created := []proto.FileEvent{event(proto.FileCreated)}
+		if s.Mode.IsRegular() && s.Size > 0 {
+			created = append(created, event(proto.FileModified), event(proto.FileClosed))
+		}
+		return created
+	case renamed && !modified: // its name or its attributes: a file that was moved here is of either kind
+		return []proto.FileEvent{event(proto.FileCreated)}
+	case !modified:
+		return []proto.FileEvent{event(proto.FileAttributes)}
+	case s.Mode&fs.ModeType == 0:
+		return []proto.FileEvent{event(proto.FileModified), event(proto.FileClosed)}
+	}
+	return nil // a folder in which something changed, which is told of what is in it
+}
