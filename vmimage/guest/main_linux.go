@@ -60,21 +60,28 @@ func run(name string, args []string) error {
 	return fmt.Errorf("unknown command %q: modprobe, poweroff and reboot are there", name)
 }
 
+// identity reads what PID 1, or a restored machine's new seed, has written: the host key, the keys that may log in, and the environment of sessions.
+func identity() (key, keys []byte, env []string, err error) {
+	if key, err = os.ReadFile(boot.HostKeyFile); err != nil {
+		return nil, nil, nil, fmt.Errorf("read the machine's host key: %w", err)
+	}
+	if keys, err = os.ReadFile(boot.AuthorizedKeysFile); err != nil {
+		return nil, nil, nil, fmt.Errorf("read the keys that may log in: %w", err)
+	}
+	env = []string{"PATH=/usr/local/bin:/usr/sbin:/usr/bin", "HOME=/root", "USER=root", "LOGNAME=root", "SHELL=/bin/sh", "DOCKER_HOST=unix:///run/docker.sock"}
+	if proxy, err := os.ReadFile(boot.ProxyFile); err == nil {
+		env = append(env, strings.Fields(string(proxy))...)
+	}
+	return key, keys, env, nil
+}
+
 // runAgent serves the host until it is told to end.
 func runAgent() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	key, err := os.ReadFile(boot.HostKeyFile)
+	key, keys, env, err := identity()
 	if err != nil {
-		return fmt.Errorf("read the machine's host key: %w", err)
-	}
-	keys, err := os.ReadFile(boot.AuthorizedKeysFile)
-	if err != nil {
-		return fmt.Errorf("read the keys that may log in: %w", err)
-	}
-	env := []string{"PATH=/usr/local/bin:/usr/sbin:/usr/bin", "HOME=/root", "USER=root", "LOGNAME=root", "SHELL=/bin/sh", "DOCKER_HOST=unix:///run/docker.sock"}
-	if proxy, err := os.ReadFile(boot.ProxyFile); err == nil {
-		env = append(env, strings.Fields(string(proxy))...)
+		return err
 	}
 	s := &agent.Server{
 		HostKey: key, AuthorizedKeys: keys, Shell: "/bin/sh", Env: env, AgentSocket: "/run/host-services/ssh-auth.sock",
@@ -90,6 +97,14 @@ func runAgent() error {
 			},
 		},
 	}
+	s.Control.Renew = func(seed *proto.Seed) (warnings []string, err error) {
+		warnings, err = boot.Renew(seed)
+		key, keys, env, readErr := identity()
+		if readErr != nil {
+			return warnings, errors.Join(err, readErr)
+		}
+		return warnings, errors.Join(err, s.Renew(key, keys, env))
+	}
 	l, err := net.Listen("tcp", ":22")
 	if err != nil {
 		return fmt.Errorf("listen for the host: %w", err)
@@ -104,7 +119,7 @@ func runAgent() error {
 	}
 	f := &agent.Fast{
 		SecretFile: boot.LinkSecretFile, Log: s.Log,
-		Services: map[string]func(context.Context, net.Conn, string){proto.FastDocker: agent.FastSocket("/run/docker.sock")},
+		Services: map[string]func(context.Context, net.Conn, string){proto.FastDocker: agent.FastSocket("/run/docker.sock"), proto.FastControl: agent.FastControl(s.Control)},
 	}
 	failed := make(chan error, 1)
 	ctx, end := context.WithCancel(ctx)

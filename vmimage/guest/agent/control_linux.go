@@ -37,6 +37,8 @@ type Control struct {
 	Power func(reboot bool) error
 	// Mount mounts what the host asks for.
 	Mount func(proto.Mount) error
+	// Renew brings a restored machine to what its new seed says; nil: nothing changes with it.
+	Renew func(*proto.Seed) (warnings []string, err error)
 	// Grow makes the data disk's file system as large as the disk, which has so many bytes now.
 	Grow func(ctx context.Context, bytes int64) error
 }
@@ -115,7 +117,7 @@ func (c *Control) call(ctx context.Context, r proto.Request) (any, error) {
 	case proto.MethodFreeze:
 		return nil, beforeSave()
 	case proto.MethodThaw:
-		return with(r, afterRestore)
+		return with(r, c.afterRestore)
 	}
 	return nil, &proto.Error{Code: proto.CodeUnknown, Text: fmt.Sprintf("this machine's image does not know the request %q: upgrade it", r.Method)}
 }
@@ -385,32 +387,4 @@ func (c *Control) logs(p proto.LogsRequest) (any, error) {
 		return nil, fmt.Errorf("read log %q: %w", p.Name, err)
 	}
 	return proto.Logs{Text: strings.ToValidUTF8(string(data), "�")}, nil
-}
-
-// beforeSave makes the machine's memory small and its disk consistent.
-func beforeSave() error { return dropCaches() }
-
-// afterRestore gives a restored machine the present time and randomness of its own: two restores of one state must not draw the same keys.
-func afterRestore(p proto.AfterRestore) (any, error) {
-	err := setClock(p.Time)
-	if len(p.Entropy) > 0 {
-		err = errors.Join(err, reseed(p.Entropy))
-	}
-	return nil, err
-}
-
-// reseed mixes bytes into the kernel's pool, credits them, and makes the generator use them at once.
-func reseed(entropy []byte) error {
-	f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
-	if err != nil {
-		return fmt.Errorf("renew randomness: %w", err)
-	}
-	defer f.Close()
-	if _, err := f.Write(entropy); err != nil {
-		return fmt.Errorf("renew randomness: %w", err)
-	}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.RNDRESEEDCRNG, 0); errno != 0 {
-		return fmt.Errorf("renew randomness: %w", errno)
-	}
-	return nil
 }

@@ -102,6 +102,15 @@ func FastSocket(path string) func(context.Context, net.Conn, string) {
 	}
 }
 
+// FastControl is the service that answers control requests.
+func FastControl(c *Control) func(context.Context, net.Conn, string) {
+	return func(ctx context.Context, conn net.Conn, _ string) {
+		if proto.FastReply(conn, nil) == nil {
+			_ = c.Serve(ctx, conn) // the host ends it
+		}
+	}
+}
+
 // joinConns carries bytes between two connections until both directions have ended or ctx has, and closes the second; the first is its owner's.
 func joinConns(ctx context.Context, a, b net.Conn) {
 	defer b.Close()

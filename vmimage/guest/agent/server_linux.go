@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -40,12 +41,30 @@ type Server struct {
 	Log     *slog.Logger
 
 	keyAgents keyAgents
+	mu        sync.Mutex // of HostKey, AuthorizedKeys and Env, once it serves
+}
+
+// Renew has the server let in with other keys, and start sessions with another environment, from now on. Connections that are there stay.
+func (s *Server) Renew(hostKey, authorizedKeys []byte, env []string) error {
+	if _, err := makeConfig(hostKey, authorizedKeys); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.HostKey, s.AuthorizedKeys, s.Env = hostKey, authorizedKeys, env
+	return nil
+}
+
+// environment is what a session is started with.
+func (s *Server) environment() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.Env)
 }
 
 // Serve accepts connections of all listeners until ctx ends or one of them fails, and waits for what runs on them to end.
 func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
-	config, err := s.config()
-	if err != nil {
+	if _, err := s.config(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -57,7 +76,7 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	}
 	for _, l := range listeners {
 		wg.Go(func() {
-			if err := s.accept(ctx, l, config); err != nil {
+			if err := s.accept(ctx, l); err != nil {
 				cancel(err)
 			}
 		})
@@ -70,7 +89,7 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 }
 
 // accept serves one listener's connections.
-func (s *Server) accept(ctx context.Context, l net.Listener, config *ssh.ServerConfig) error {
+func (s *Server) accept(ctx context.Context, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	pending := make(chan struct{}, maxPending)
@@ -90,16 +109,24 @@ func (s *Server) accept(ctx context.Context, l net.Listener, config *ssh.ServerC
 			conn.Close() // somebody knocks too often
 			continue
 		}
-		wg.Go(func() { s.serve(ctx, conn, config, func() { <-pending }) })
+		wg.Go(func() { s.serve(ctx, conn, func() { <-pending }) })
 	}
 }
 
+// config is made for each connection: the keys may change.
 func (s *Server) config() (*ssh.ServerConfig, error) {
-	key, err := ssh.ParsePrivateKey(s.HostKey)
+	s.mu.Lock()
+	hostKey, authorizedKeys := s.HostKey, s.AuthorizedKeys
+	s.mu.Unlock()
+	return makeConfig(hostKey, authorizedKeys)
+}
+
+func makeConfig(hostKey, authorizedKeys []byte) (*ssh.ServerConfig, error) {
+	key, err := ssh.ParsePrivateKey(hostKey)
 	if err != nil {
 		return nil, fmt.Errorf("read the machine's host key: %w", err)
 	}
-	allowed, err := parseKeys(s.AuthorizedKeys)
+	allowed, err := parseKeys(authorizedKeys)
 	if err != nil {
 		return nil, err
 	}
@@ -133,9 +160,15 @@ func parseKeys(file []byte) ([][]byte, error) {
 }
 
 // serve authenticates one connection and serves its channels until it ends. authenticated is called when it is through with the first part.
-func (s *Server) serve(ctx context.Context, conn net.Conn, config *ssh.ServerConfig, authenticated func()) {
+func (s *Server) serve(ctx context.Context, conn net.Conn, authenticated func()) {
 	defer conn.Close()
 	defer s.logPanic()
+	config, err := s.config()
+	if err != nil {
+		authenticated()
+		s.Log.Error("let somebody in", "error", err)
+		return
+	}
 	_ = conn.SetDeadline(time.Now().Add(handshakeTimeout)) // a connection without deadlines is a test's
 	sc, channels, requests, err := ssh.NewServerConn(conn, config)
 	authenticated()

@@ -53,7 +53,7 @@ func (s *Server) session(ctx context.Context, conn ssh.Conn, c ssh.NewChannel) {
 	if err != nil {
 		return
 	}
-	x := &session{server: s, conn: conn, ch: ch, env: append([]string{}, s.Env...)}
+	x := &session{server: s, conn: conn, ch: ch, env: s.environment()}
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	started := false

@@ -171,51 +171,18 @@ func (m *machine) identity() {
 	if len(s.Entropy) > 0 {
 		_ = os.WriteFile("/dev/urandom", s.Entropy, 0) // more is better, none is no harm
 	}
-	name := s.Hostname
-	if name == "" {
-		name = "dev"
+	if s.Hostname == "" {
+		s.Hostname = "dev"
 	}
-	id := s.MachineID
-	if id == "" {
+	if s.MachineID == "" {
 		b := make([]byte, 16)
 		_, _ = rand.Read(b) // never fails
-		id = hex.EncodeToString(b)
+		s.MachineID = hex.EncodeToString(b)
 	}
-	var proxy strings.Builder
-	for k, v := range s.Proxy {
-		fmt.Fprintf(&proxy, "%s=%s\n%s=%s\n", k, v, strings.ToLower(k), v)
-	}
-	err := errors.Join(
-		unix.Sethostname([]byte(name)),
-		os.WriteFile("/run/hostname", []byte(name+"\n"), 0o644),
-		os.WriteFile("/run/machine-id", []byte(id+"\n"), 0o444),
-		os.WriteFile("/run/hosts", []byte("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 "+name+"\n"), 0o644),
-		os.WriteFile("/run/resolv.conf", nil, 0o644),
-		os.WriteFile(HostKeyFile, []byte(s.HostKey), 0o600),
-		os.WriteFile(AuthorizedKeysFile, []byte(strings.Join(s.AuthorizedKeys, "\n")+"\n"), 0o600),
-		os.WriteFile(ProxyFile, []byte(proxy.String()), 0o600),
-		os.WriteFile(LinkSecretFile, s.LinkSecret, 0o600),
-		trust(s.Certificates),
-	)
+	err := errors.Join(os.WriteFile("/run/resolv.conf", nil, 0o644), writeIdentity(s), trust(s.Certificates))
 	if err != nil {
 		m.record.problem("give the machine its identity: %v", err)
 	}
-}
-
-// trust adds certificate authorities to the image's: a file in memory is mounted over the read-only one.
-func trust(pem string) error {
-	if pem == "" {
-		return nil
-	}
-	const bundle, merged = "/etc/ssl/certs/ca-certificates.crt", "/run/dev/ca-certificates.crt"
-	have, err := os.ReadFile(bundle)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(merged, append(append(have, '\n'), pem...), 0o644); err != nil {
-		return err
-	}
-	return unix.Mount(merged, bundle, "", unix.MS_BIND, "")
 }
 
 // network brings the link up and starts the agent; linked is closed when the first is done or has failed.

@@ -64,7 +64,7 @@ func firstLink(ctx context.Context) (netlink.Link, error) {
 			return nil, fmt.Errorf("list network cards: %w", err)
 		}
 		for _, l := range links {
-			if l.Type() == "device" && l.Attrs().Flags&net.FlagLoopback == 0 && len(l.Attrs().HardwareAddr) == 6 {
+			if isCard(l) {
 				return l, nil
 			}
 		}
@@ -74,6 +74,11 @@ func firstLink(ctx context.Context) (netlink.Link, error) {
 		case <-updates:
 		}
 	}
+}
+
+// isCard tells a network card from what programs make.
+func isCard(l netlink.Link) bool {
+	return l.Type() == "device" && l.Attrs().Flags&net.FlagLoopback == 0 && len(l.Attrs().HardwareAddr) == 6
 }
 
 // askDHCP asks until it is answered or the deadline passes; the first packets may be lost while the link comes up.
