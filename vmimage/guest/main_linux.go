@@ -88,7 +88,7 @@ func runAgent() error {
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Control: &agent.Control{
 			Program: "dev-guest", StatusFile: boot.StatusFile, LogDir: "/var/log/dev", DataDir: "/var", Docker: "/run/docker.sock",
-			Mount: boot.MountShare, Grow: boot.GrowData,
+			Mount: boot.MountShare, Grow: boot.GrowData, Freeze: agent.BeforeSave,
 			Power: func(reboot bool) error {
 				if reboot {
 					return unix.Kill(1, boot.SignalReboot)
@@ -97,13 +97,15 @@ func runAgent() error {
 			},
 		},
 	}
-	s.Control.Renew = func(seed *proto.Seed) (warnings []string, err error) {
-		warnings, err = boot.Renew(seed)
-		key, keys, env, readErr := identity()
-		if readErr != nil {
-			return warnings, errors.Join(err, readErr)
-		}
-		return warnings, errors.Join(err, s.Renew(key, keys, env))
+	s.Control.Thaw = func(p proto.AfterRestore) (proto.AfterRestored, error) {
+		return agent.AfterRestore(p, func(seed *proto.Seed) ([]string, error) {
+			warnings, err := boot.Renew(seed)
+			key, keys, env, readErr := identity()
+			if readErr != nil {
+				return warnings, errors.Join(err, readErr)
+			}
+			return warnings, errors.Join(err, s.Renew(key, keys, env))
+		})
 	}
 	l, err := net.Listen("tcp", ":22")
 	if err != nil {

@@ -37,8 +37,9 @@ type Control struct {
 	Power func(reboot bool) error
 	// Mount mounts what the host asks for.
 	Mount func(proto.Mount) error
-	// Renew brings a restored machine to what its new seed says; nil: nothing changes with it.
-	Renew func(*proto.Seed) (warnings []string, err error)
+	// Freeze makes the machine ready for its memory to be saved, Thaw brings it up to date when that was restored.
+	Freeze func() error
+	Thaw   func(proto.AfterRestore) (proto.AfterRestored, error)
 	// Grow makes the data disk's file system as large as the disk, which has so many bytes now.
 	Grow func(ctx context.Context, bytes int64) error
 }
@@ -115,9 +116,13 @@ func (c *Control) call(ctx context.Context, r proto.Request) (any, error) {
 	case proto.MethodLogs:
 		return with(r, c.logs)
 	case proto.MethodFreeze:
-		return nil, beforeSave()
+		if c.Freeze != nil {
+			return nil, c.Freeze()
+		}
 	case proto.MethodThaw:
-		return with(r, c.afterRestore)
+		if c.Thaw != nil {
+			return with(r, func(p proto.AfterRestore) (any, error) { return c.Thaw(p) })
+		}
 	}
 	return nil, &proto.Error{Code: proto.CodeUnknown, Text: fmt.Sprintf("this machine's image does not know the request %q: upgrade it", r.Method)}
 }

@@ -4,7 +4,6 @@ package agent
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -16,34 +15,36 @@ import (
 	"github.com/seed71221737/dev/vmimage/guest/proto"
 )
 
-// beforeSave makes the machine's memory small and its disk consistent.
-func beforeSave() error {
+// BeforeSave makes the machine's memory small and its disk consistent.
+func BeforeSave() error {
 	debug.FreeOSMemory()
 	return dropCaches()
 }
 
-// afterRestore gives a restored machine the present time, randomness of its own (two restores of one state must not draw the same keys) and what its new seed
-// says, and ends the connections of its earlier life. It can be repeated.
-func (c *Control) afterRestore(p proto.AfterRestore) (any, error) {
-	err := setClock(p.Time)
+// AfterRestore gives a restored machine the present time and randomness of its own (two restores of one state must not draw the same keys), ends the
+// connections of its earlier life, and has renew do what its new seed says. It can be repeated.
+func AfterRestore(p proto.AfterRestore, renew func(*proto.Seed) (warnings []string, err error)) (proto.AfterRestored, error) {
 	var done proto.AfterRestored
 	warn := func(err error) {
 		if err != nil {
 			done.Warnings = append(done.Warnings, err.Error())
 		}
 	}
-	if err == nil {
-		warn(setHardwareClock(p.Time))
+	if err := setClock(p.Time); err != nil {
+		return done, err
 	}
+	warn(setHardwareClock(p.Time))
 	if len(p.Entropy) > 0 {
-		err = errors.Join(err, reseed(p.Entropy))
+		if err := reseed(p.Entropy); err != nil {
+			return done, err
+		}
 	}
 	warn(endForeignConnections())
-	if p.Seed != nil && c.Renew != nil {
-		warnings, renewErr := c.Renew(p.Seed)
-		done.Warnings = append(done.Warnings, warnings...)
-		err = errors.Join(err, renewErr)
+	if p.Seed == nil {
+		return done, nil
 	}
+	warnings, err := renew(p.Seed)
+	done.Warnings = append(done.Warnings, warnings...)
 	return done, err
 }
 
