@@ -5,13 +5,12 @@ package fileevents
 import (
 	"time"
 
-	"github.com/seed71221737/dev/vmimage/guest/proto"
+	"github.com/seed71221737/dev/vmimage/guest/share/wire"
 )
 
-// change is one event that waits to be told, standing for one or more raw ones.
+// change is one event that waits to be told, standing for one or more of the system's.
 type change struct {
-	proto.FileEvent
-	raws  int
+	wire.Event
 	first time.Time // when the first of them was read
 }
 
@@ -32,39 +31,38 @@ type queue struct {
 // fileTail is what was last told of a path, since its name was made, removed or moved.
 type fileTail struct {
 	epoch   int
-	kinds   [proto.FileRescan + 1]int // index in list + 1 of the kind's last event
-	created int                       // index in list + 1 of the name's creation, while it can be left out
+	kinds   [wire.Rescan + 1]int // index in list + 1 of the kind's last event
+	created int                  // index in list + 1 of the name's creation, while it can be left out
 }
 
 // Fold returns a sequence of events without what would be told twice. It is what [Watcher.Next] does to the events of a batch.
-func Fold(events []proto.FileEvent) []proto.FileEvent {
+func Fold(events []wire.Event) []wire.Event {
 	var q queue
 	for _, e := range events {
 		q.add(e, time.Time{})
 	}
-	folded := make([]proto.FileEvent, 0, q.count)
+	folded := make([]wire.Event, 0, q.count)
 	for _, c := range q.take(q.count) {
-		folded = append(folded, c.FileEvent)
+		folded = append(folded, c.Event)
 	}
 	return folded
 }
 
-func (q *queue) add(e proto.FileEvent, at time.Time) {
+func (q *queue) add(e wire.Event, at time.Time) {
 	tail := q.tail(e.Path)
 	switch e.Kind {
-	case proto.FileModified, proto.FileClosed, proto.FileAttributes:
-		if i := tail.kinds[e.Kind]; i > 0 && (e.Kind != proto.FileClosed || tail.kinds[proto.FileModified] < i) {
-			q.list[i-1].raws++
+	case wire.Modified, wire.Closed, wire.Attributes:
+		if i := tail.kinds[e.Kind]; i > 0 && (e.Kind != wire.Closed || tail.kinds[wire.Modified] < i) {
 			return
 		}
 		tail.kinds[e.Kind] = q.append(e, at)
-	case proto.FileCreated:
+	case wire.Created:
 		*tail = fileTail{epoch: q.epoch}
 		i := q.append(e, at)
 		if !e.Dir {
 			tail.created = i
 		}
-	case proto.FileDeleted:
+	case wire.Deleted:
 		if tail.created > 0 && q.count > storm {
 			q.omit(tail)
 			delete(q.files, e.Path)
@@ -72,7 +70,7 @@ func (q *queue) add(e proto.FileEvent, at time.Time) {
 		}
 		*tail = fileTail{epoch: q.epoch}
 		q.append(e, at)
-	case proto.FileMoved:
+	case wire.Moved:
 		q.append(e, at)
 		if e.Dir {
 			q.epoch++
@@ -99,8 +97,8 @@ func (q *queue) tail(path string) *fileTail {
 	return t
 }
 
-func (q *queue) append(e proto.FileEvent, at time.Time) int {
-	q.list = append(q.list, &change{FileEvent: e, raws: 1, first: at})
+func (q *queue) append(e wire.Event, at time.Time) int {
+	q.list = append(q.list, &change{Event: e, first: at})
 	q.count++
 	return len(q.list)
 }

@@ -6,13 +6,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/seed71221737/dev/vmimage/guest/proto"
+	"github.com/seed71221737/dev/vmimage/guest/share/wire"
 )
 
 // Ledger knows what the guest itself changes through the share, so that the host's events of it are not told to the guest as somebody else's. Names are
-// counted: one creation of ours explains one event. For content and attributes the state counts, too: an event is ours only while the file is as we left it.
-// So what somebody else does to the same file is told, even in the middle of our own work; only a write of the same size within the same tick of
-// the file system's clock (4 ms on most Linux hosts) can hide behind one of ours. Methods are safe for concurrent use.
+// counted: one creation of ours explains one event. For content and attributes the state counts: an event is ours while the file is as we left it. So
+// what somebody else does to the same file is told, even in the middle of our own work; only a write of the same size within the same tick of the file
+// system's clock (4 ms on Linux before 6.13) can hide behind one of ours. Methods are safe for concurrent use.
 type Ledger struct {
 	stat func(path string) (Stamp, bool)
 	now  func() time.Time
@@ -25,17 +25,15 @@ type Ledger struct {
 // record is what we did to a path lately.
 type record struct {
 	inflight int
-	// budget is how many raw events of a kind our own operations explain that have ended.
-	budget [proto.FileRescan + 1]int
-	// moves are targets of our moves from here, arrivals the number of our moves to here.
-	moves    map[string]int
-	arrivals int
-	// foreign: somebody else's change was seen between our own operations, by its state.
-	foreign [proto.FileRescan + 1]bool
-	state   Stamp
-	known   bool // state is what our last operation left
-	gone    bool // our last operation took the name away
-	last    time.Time
+	// created, deleted and arrived count operations of ours of which no event has been seen yet; moves do for each target of a move from here.
+	created, deleted, arrived int
+	moves                     map[string]int
+	// modified and attributes: somebody else's change was seen between our own operations, by the state.
+	modified, attributes bool
+	state                Stamp
+	known                bool // state is what our last operation left
+	gone                 bool // our last operation took the name away
+	last                 time.Time
 }
 
 // NewLedger returns an empty ledger. stat tells the state of a path below the share, without following a symbolic link.
@@ -49,101 +47,112 @@ const (
 	minSweep   = 1024
 )
 
-// Operation is a change that the guest asked for and that is being made.
-type Operation struct {
-	ledger *Ledger
-	kind   proto.FileEventKind
-	path   string
-	to     string
-	// End, if not 0, is where a write ends; it is to be set before Done. It tells a file that somebody else made longer meanwhile.
-	End int64
-	// size was the file's before.
-	size  int64
-	sized bool
+// effect is what an operation does to a name.
+type effect int
+
+const (
+	changes effect = iota // the file of the name, or, for a copy or a link, of the second name
+	creates
+	deletes
+	moves
+	nothing
+)
+
+func effectOf(op wire.Op) effect {
+	switch op {
+	case wire.OpCreate, wire.OpMknod, wire.OpMkdir, wire.OpSymlink, wire.OpLink:
+		return creates
+	case wire.OpUnlink, wire.OpRmdir:
+		return deletes
+	case wire.OpRename:
+		return moves
+	case wire.OpSetattr, wire.OpWrite, wire.OpFallocate, wire.OpCopy, wire.OpSetxattr, wire.OpRemovexattr:
+		return changes
+	}
+	return nothing
 }
 
-// Begin notes that the guest is about to change a path: to create it (with all its ways: files, folders, links), modify, close (after opening it for
-// writing), change its attributes, delete it, or move it to another. Done must follow.
-func (l *Ledger) Begin(kind proto.FileEventKind, path, to string) *Operation {
-	op := &Operation{ledger: l, kind: kind, path: path, to: to}
+// Begin notes that the guest's operation at a path, with a second one for renames, links and copies, is about to be carried out. The function it
+// returns must be called with what came of it.
+func (l *Ledger) Begin(op wire.Op, path, to string) (done func(err error, now wire.Attr)) {
+	does := effectOf(op)
+	if does == nothing {
+		return func(error, wire.Attr) {}
+	}
+	if op == wire.OpCopy {
+		path, to = to, ""
+	}
 	var before Stamp
 	var there bool
-	content := ofContent(kind)
-	if content {
+	if does == changes {
 		before, there = l.stat(path)
-		op.size, op.sized = before.Size, there
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.record(path)
-	if content && there && r.known && r.inflight == 0 {
+	if there && r.known && r.inflight == 0 {
 		r.compare(before)
 	}
 	r.inflight++
-	if kind == proto.FileMoved {
+	if to != "" {
 		l.record(to).inflight++
 	}
-	return op
-}
-
-// ofContent reports whether events of a kind are told apart by the file's state.
-func ofContent(kind proto.FileEventKind) bool {
-	return kind == proto.FileModified || kind == proto.FileClosed || kind == proto.FileAttributes
+	return func(err error, _ wire.Attr) { l.end(does, path, to, err) }
 }
 
 // compare notes what somebody else changed since our last operation.
 func (r *record) compare(now Stamp) {
-	if !now.sameContent(r.state) {
-		r.foreign[proto.FileModified] = true
-	}
-	if now.Mode != r.state.Mode || now.UID != r.state.UID || now.GID != r.state.GID {
-		r.foreign[proto.FileAttributes] = true
-	}
+	r.modified = r.modified || !now.sameContent(r.state)
+	r.attributes = r.attributes || now.Mode != r.state.Mode || now.UID != r.state.UID || now.GID != r.state.GID
 }
 
-// Done notes how the change went.
-func (o *Operation) Done(err error) {
-	l := o.ledger
-	where := o.path
-	if o.kind == proto.FileMoved {
-		where = o.to
-	}
-	var after Stamp
-	var there bool
-	if err == nil && o.kind != proto.FileDeleted {
-		after, there = l.stat(where)
+// end notes how an operation went.
+func (l *Ledger) end(does effect, path, to string, err error) {
+	state, there := l.stat(path)
+	var toState Stamp
+	var toThere bool
+	if to != "" {
+		toState, toThere = l.stat(to)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := l.record(o.path)
+	r, other := l.record(path), &record{}
 	r.inflight--
-	if o.kind == proto.FileMoved {
-		l.record(o.to).inflight--
+	if to != "" {
+		other = l.record(to)
+		other.inflight--
 	}
 	if err != nil {
 		return
 	}
-	switch o.kind {
-	case proto.FileMoved:
-		if r.moves == nil {
-			r.moves = map[string]int{}
+	switch does {
+	case creates:
+		r.created++
+	case deletes:
+		r.deleted++
+	case moves:
+		r.moveTo(to)
+		other.arrived++
+		if there { // the two were exchanged
+			other.moveTo(path)
+			r.arrived++
 		}
-		r.moves[o.to]++
-		r.gone, r.known = true, false
-		r = l.record(o.to)
-		r.arrivals++
-	case proto.FileDeleted:
-		r.budget[o.kind]++
-		r.gone, r.known = true, false
-		return
 	default:
-		r.budget[o.kind]++
 	}
-	r.gone = false
-	r.state, r.known = after, there
-	if o.End > 0 && o.sized && there && after.Size != max(o.End, o.size) {
-		r.foreign[proto.FileModified] = true
+	r.left(state, there)
+	other.left(toState, toThere)
+}
+
+func (r *record) moveTo(to string) {
+	if r.moves == nil {
+		r.moves = map[string]int{}
 	}
+	r.moves[to]++
+}
+
+// left notes the state in which an operation of ours left a path.
+func (r *record) left(s Stamp, there bool) {
+	r.state, r.known, r.gone = s, there, !there
 }
 
 // record finds or makes a path's record and says that it is in use. The lock is held.
@@ -179,127 +188,127 @@ const (
 	undecided // an operation of ours on the path has not ended
 )
 
-// judge says whose an event is that stands for a number of raw ones. With patient an operation that goes on is waited for.
-func (l *Ledger) judge(e proto.FileEvent, raws int, patient bool) verdict {
-	var now Stamp
-	var there bool
+// judge says whose an event is. With patient an operation that goes on is waited for.
+func (l *Ledger) judge(e wire.Event, patient bool) verdict {
+	l.mu.Lock()
+	r, other := l.fresh(e.Path), l.fresh(e.To)
+	busy := r != nil && r.inflight > 0 || e.To != "" && other != nil && other.inflight > 0
+	l.mu.Unlock()
+	if r == nil || busy && patient {
+		if busy {
+			return undecided
+		}
+		l.disown(e)
+		return foreign
+	}
+	now, there := l.stat(e.Path)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := l.files[e.Path]
-	if e.Kind == proto.FileMoved && r == nil {
-		r = l.files[e.To]
+	if l.explains(e, r, now, there) {
+		return own
 	}
-	switch {
-	case r == nil:
-		return foreign
-	case r.inflight > 0 && patient:
-		return undecided
-	}
-	if ofContent(e.Kind) && !r.gone && r.known {
-		l.mu.Unlock()
-		now, there = l.stat(e.Path)
-		l.mu.Lock()
-	}
-	switch e.Kind {
-	case proto.FileMoved:
-		return l.judgeMove(e)
-	case proto.FileCreated:
-		return l.judgeCreation(r)
-	case proto.FileDeleted:
-		return l.judgeDeletion(r)
-	case proto.FileModified, proto.FileClosed, proto.FileAttributes:
-		if r.inflight > 0 {
-			return r.judgeMeanwhile(e.Kind, raws)
-		}
-		return r.judgeContent(e.Kind, raws, now, there)
-	}
+	l.drop(e)
 	return foreign
 }
 
-// left reports whether a file is in the state in which we left it.
-func (l *Ledger) left(path string, now Stamp) bool {
+// fresh finds a record that is not too old to explain an event. The lock is held.
+func (l *Ledger) fresh(path string) *record {
+	r := l.files[path]
+	if r != nil && r.inflight == 0 && l.now().Sub(r.last) > keepRecord {
+		delete(l.files, path)
+		return nil
+	}
+	return r
+}
+
+// disown forgets what can explain no event any more, since somebody else did something to the name.
+func (l *Ledger) disown(e wire.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.drop(e)
+}
+
+// drop does it with the lock held.
+func (l *Ledger) drop(e wire.Event) {
+	if e.Kind != wire.Deleted && e.Kind != wire.Moved {
+		return
+	}
+	for _, path := range []string{e.Path, e.To} {
+		if r := l.files[path]; r != nil && r.inflight == 0 {
+			delete(l.files, path)
+		}
+	}
+}
+
+// explains reports whether an operation of ours explains an event, which it then does no more. The lock is held.
+func (l *Ledger) explains(e wire.Event, r *record, now Stamp, there bool) bool {
+	switch e.Kind {
+	case wire.Created: // or the second half of a move from a folder that is not watched
+		replaced := r.known && there && now.Inode != r.state.Inode
+		return !replaced && (use(&r.created) || use(&r.arrived))
+	case wire.Deleted: // or the first half of a move to one
+		return use(&r.deleted) || r.useMove(anyMove(r.moves))
+	case wire.Moved:
+		if !r.useMove(e.To) {
+			return false
+		}
+		if to := l.files[e.To]; to != nil {
+			use(&to.arrived)
+		}
+		return true
+	case wire.Modified, wire.Closed:
+		return r.ours(&r.modified, there, now.sameContent(r.state))
+	case wire.Attributes:
+		return r.ours(&r.attributes, there, now.sameAttributes(r.state))
+	}
+	return false
+}
+
+// use takes one from a count, if there is one.
+func use(n *int) bool {
+	if *n == 0 {
+		return false
+	}
+	*n--
+	return true
+}
+
+func anyMove(moves map[string]int) string {
+	for to := range moves {
+		return to
+	}
+	return ""
+}
+
+func (r *record) useMove(to string) bool {
+	n := r.moves[to]
+	if n == 0 {
+		return false
+	}
+	if r.moves[to] = n - 1; n == 1 {
+		delete(r.moves, to)
+	}
+	return true
+}
+
+// ours reports whether a change of a file is ours, by its state.
+func (r *record) ours(foreign *bool, there, same bool) bool {
+	switch {
+	case *foreign:
+		*foreign = false
+		return false
+	case r.gone: // of a file that we have taken away since
+		return !there
+	case r.inflight > 0: // we go on changing it: the state counts with the last event
+		return true
+	}
+	return r.known && there && same
+}
+
+// asLeft reports whether a file is in the state in which we left it.
+func (l *Ledger) asLeft(path string, now Stamp) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.files[path]
 	return r != nil && r.known && now.sameContent(r.state) && now.sameAttributes(r.state)
-}
-
-// judgeMove looks for a move of ours. The lock is held.
-func (l *Ledger) judgeMove(e proto.FileEvent) verdict {
-	r := l.files[e.Path]
-	if r == nil || r.moves[e.To] == 0 {
-		return foreign
-	}
-	r.spend(e.To)
-	if to := l.files[e.To]; to != nil && to.arrivals > 0 {
-		to.arrivals--
-	}
-	return own
-}
-
-// spend uses up one move.
-func (r *record) spend(to string) {
-	r.moves[to]--
-	if r.moves[to] == 0 {
-		delete(r.moves, to)
-	}
-}
-
-// judgeCreation also knows the second half of a move from a folder that is not watched. The lock is held.
-func (l *Ledger) judgeCreation(r *record) verdict {
-	switch {
-	case r.budget[proto.FileCreated] > 0:
-		r.budget[proto.FileCreated]--
-	case r.arrivals > 0:
-		r.arrivals--
-	default:
-		return foreign
-	}
-	return own
-}
-
-// judgeDeletion also knows the first half of a move to a folder that is not watched. The lock is held.
-func (l *Ledger) judgeDeletion(r *record) verdict {
-	if r.budget[proto.FileDeleted] > 0 {
-		r.budget[proto.FileDeleted]--
-		return own
-	}
-	if len(r.moves) == 0 {
-		return foreign
-	}
-	for to := range r.moves { // which one makes no difference
-		r.spend(to)
-		break
-	}
-	return own
-}
-
-// judgeMeanwhile judges by number alone, while we go on changing the file: its state will be looked at with the last event.
-func (r *record) judgeMeanwhile(kind proto.FileEventKind, raws int) verdict {
-	if raws > r.budget[kind]+r.inflight {
-		return foreign
-	}
-	r.budget[kind] -= raws // what is below 0 comes with the end of what goes on
-	return own
-}
-
-// judgeContent compares the state with what we left.
-func (r *record) judgeContent(kind proto.FileEventKind, raws int, now Stamp, there bool) verdict {
-	left := r.budget[kind]
-	r.budget[kind] = max(0, left-raws)
-	switch {
-	case r.foreign[kind]:
-		r.foreign[kind] = false
-		return foreign
-	case r.gone: // of a file that we have taken away since
-		if left > 0 {
-			return own
-		}
-		return foreign
-	case !r.known, left < raws, !there:
-		return foreign
-	case kind == proto.FileAttributes && !now.sameAttributes(r.state), kind != proto.FileAttributes && !now.sameContent(r.state):
-		return foreign
-	}
-	return own
 }

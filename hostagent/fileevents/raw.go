@@ -5,12 +5,12 @@ package fileevents
 import (
 	"time"
 
-	"github.com/seed71221737/dev/vmimage/guest/proto"
+	"github.com/seed71221737/dev/vmimage/guest/share/wire"
 )
 
 // raw is what a system says, with paths below the root.
 type raw struct {
-	proto.FileEvent
+	wire.Event
 	at time.Time
 	// cookie, if not 0, makes this half of a move: FileDeleted is the part that went, FileCreated the part that came.
 	cookie uint64
@@ -46,7 +46,7 @@ type pairer struct {
 // feed takes events in their order and returns those that are settled.
 func (p *pairer) feed(events []raw) []raw {
 	for _, e := range events {
-		if e.cookie == 0 || e.Kind != proto.FileCreated || !p.marry(e) {
+		if e.cookie == 0 || e.Kind != wire.Created || !p.marry(e) {
 			p.held = append(p.held, e)
 		}
 	}
@@ -57,8 +57,8 @@ func (p *pairer) feed(events []raw) []raw {
 func (p *pairer) marry(came raw) bool {
 	for i := range p.held {
 		went := &p.held[i]
-		if went.cookie == came.cookie && went.Kind == proto.FileDeleted {
-			went.Kind, went.To, went.cookie = proto.FileMoved, came.Path, 0
+		if went.cookie == came.cookie && went.Kind == wire.Deleted {
+			went.Kind, went.To, went.cookie = wire.Moved, came.Path, 0
 			return true
 		}
 	}
@@ -71,7 +71,7 @@ func (p *pairer) release(now time.Time) []raw {
 	n := 0
 	for ; n < len(p.held); n++ {
 		e := &p.held[n]
-		waits := e.cookie != 0 && e.Kind == proto.FileDeleted && len(p.held)-n <= pairSpan && (now.IsZero() || now.Sub(e.at) < pairWait)
+		waits := e.cookie != 0 && e.Kind == wire.Deleted && len(p.held)-n <= pairSpan && (now.IsZero() || now.Sub(e.at) < pairWait)
 		if waits {
 			break
 		}
@@ -85,7 +85,7 @@ func (p *pairer) release(now time.Time) []raw {
 func (p *pairer) origin(unfed []raw, cookie uint64) string {
 	for _, list := range [][]raw{unfed, p.held} {
 		for _, e := range list {
-			if e.cookie == cookie && e.Kind == proto.FileDeleted {
+			if e.cookie == cookie && e.Kind == wire.Deleted {
 				return e.Path
 			}
 		}

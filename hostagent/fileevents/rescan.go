@@ -8,11 +8,11 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/seed71221737/dev/vmimage/guest/proto"
+	"github.com/seed71221737/dev/vmimage/guest/share/wire"
 )
 
 // look goes through folders until a batch is full, and returns what has changed since, and which folders are left.
-func (w *Watcher) look(folders []string, since time.Time) (events []proto.FileEvent, rest []string) {
+func (w *Watcher) look(folders []string, since time.Time) (events []wire.Event, rest []string) {
 	for i, folder := range folders {
 		if len(events) >= batchSize {
 			return events, folders[i:]
@@ -23,16 +23,16 @@ func (w *Watcher) look(folders []string, since time.Time) (events []proto.FileEv
 }
 
 // lookAt tells what has changed in one folder. One that is gone is told of by the folder above it.
-func (w *Watcher) lookAt(folder string, since time.Time) []proto.FileEvent {
+func (w *Watcher) lookAt(folder string, since time.Time) []wire.Event {
 	name := w.abs(folder)
 	info, err := os.Lstat(name)
 	if err != nil || !info.IsDir() {
 		return nil
 	}
-	var events []proto.FileEvent
+	var events []wire.Event
 	changed := !info.ModTime().Before(since)
 	if changed {
-		events = append(events, proto.FileEvent{Kind: proto.FileRescan, Path: folder, Dir: true})
+		events = append(events, wire.Event{Kind: wire.Rescan, Path: folder, Dir: true})
 	}
 	entries, err := os.ReadDir(name)
 	if err != nil {
@@ -44,7 +44,7 @@ func (w *Watcher) lookAt(folder string, since time.Time) []proto.FileEvent {
 			continue // gone meanwhile
 		}
 		at, stamp := join(folder, entry.Name()), stampOf(info)
-		if !w.ledger.left(at, stamp) {
+		if !w.ledger.asLeft(at, stamp) {
 			events = append(events, seen(at, stamp, born(filepath.Join(name, entry.Name()), info), changed, since)...)
 		}
 	}
@@ -52,9 +52,9 @@ func (w *Watcher) lookAt(folder string, since time.Time) []proto.FileEvent {
 }
 
 // seen tells what must have happened to a file for it to be in a state. renamed: names in its folder have changed.
-func seen(path string, s Stamp, born time.Time, renamed bool, since time.Time) []proto.FileEvent {
-	event := func(kind proto.FileEventKind) proto.FileEvent {
-		return proto.FileEvent{Kind: kind, Path: path, Dir: s.Mode.IsDir()}
+func seen(path string, s Stamp, born time.Time, renamed bool, since time.Time) []wire.Event {
+	event := func(kind wire.EventKind) wire.Event {
+		return wire.Event{Kind: kind, Path: path, Dir: s.Mode.IsDir()}
 	}
 	after := func(t time.Time) bool { return !t.Before(since) }
 	modified := after(s.Modified)
@@ -62,17 +62,17 @@ func seen(path string, s Stamp, born time.Time, renamed bool, since time.Time) [
 	case !modified && !after(s.Changed):
 		return nil
 	case renamed && after(born):
-		created := []proto.FileEvent{event(proto.FileCreated)}
+		created := []wire.Event{event(wire.Created)}
 		if s.Mode.IsRegular() && s.Size > 0 {
-			created = append(created, event(proto.FileModified), event(proto.FileClosed))
+			created = append(created, event(wire.Modified), event(wire.Closed))
 		}
 		return created
 	case renamed && !modified: // its name or its attributes: a file that was moved here is of either kind
-		return []proto.FileEvent{event(proto.FileCreated)}
+		return []wire.Event{event(wire.Created)}
 	case !modified:
-		return []proto.FileEvent{event(proto.FileAttributes)}
+		return []wire.Event{event(wire.Attributes)}
 	case s.Mode&fs.ModeType == 0:
-		return []proto.FileEvent{event(proto.FileModified), event(proto.FileClosed)}
+		return []wire.Event{event(wire.Modified), event(wire.Closed)}
 	}
 	return nil // a folder in which something changed, which is told of what is in it
 }

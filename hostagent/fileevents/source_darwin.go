@@ -14,7 +14,7 @@ import (
 
 	"github.com/ebitengine/purego"
 
-	"github.com/seed71221737/dev/vmimage/guest/proto"
+	"github.com/seed71221737/dev/vmimage/guest/share/wire"
 )
 
 // fsevents is macOS' way: one stream for the whole tree. The system merges what happens to a path in quick succession into one set of flags, which
@@ -203,8 +203,8 @@ func (s *fsevents) parse(name string, inode uint64, flags uint32, now time.Time)
 	}
 	var events []raw
 	for _, k := range flagKinds(flags, found, err == nil, age < justNow) {
-		e := raw{FileEvent: proto.FileEvent{Kind: k, Path: path, Dir: flags&eventIsDir != 0}, at: now}
-		if flags&eventRenamed != 0 && (k == proto.FileCreated || k == proto.FileDeleted) {
+		e := raw{Event: wire.Event{Kind: k, Path: path, Dir: flags&eventIsDir != 0}, at: now}
+		if flags&eventRenamed != 0 && (k == wire.Created || k == wire.Deleted) {
 			e.cookie = inode
 		}
 		events = append(events, e)
@@ -216,26 +216,26 @@ func (s *fsevents) parse(name string, inode uint64, flags uint32, now time.Time)
 const justNow = 2 * time.Second
 
 // flagKinds takes a set of flags apart: what has happened to a path that has the file now (found), or something (taken), which may have been made just now.
-func flagKinds(flags uint32, found, taken, fresh bool) []proto.FileEventKind {
-	var kinds []proto.FileEventKind
+func flagKinds(flags uint32, found, taken, fresh bool) []wire.EventKind {
+	var kinds []wire.EventKind
 	switch {
 	case flags&eventRenamed != 0 && found:
-		kinds = append(kinds, proto.FileCreated)
+		kinds = append(kinds, wire.Created)
 	case flags&eventRenamed != 0:
-		return append(kinds, proto.FileDeleted)
+		return append(kinds, wire.Deleted)
 	case flags&eventRemoved != 0 && !found:
-		return append(kinds, proto.FileDeleted)
+		return append(kinds, wire.Deleted)
 	case flags&eventCreated != 0 && fresh:
-		kinds = append(kinds, proto.FileCreated)
+		kinds = append(kinds, wire.Created)
 	}
 	if !taken {
 		return kinds
 	}
 	if flags&eventModified != 0 && flags&eventIsDir == 0 {
-		kinds = append(kinds, proto.FileModified)
+		kinds = append(kinds, wire.Modified)
 	}
 	if flags&(eventMetadata|eventFinderInfo|eventOwner|eventXattr) != 0 && flags&eventModified == 0 {
-		kinds = append(kinds, proto.FileAttributes)
+		kinds = append(kinds, wire.Attributes)
 	}
 	return kinds
 }

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/seed71221737/dev/vmimage/guest/proto"
+	"github.com/seed71221737/dev/vmimage/guest/share/wire"
 )
 
 // inotify is Linux's way: one watch for each folder.
@@ -112,12 +112,12 @@ func (s *inotify) parse(b []byte, now time.Time) []raw {
 		if !known || name == "" && (dir != "" || mask&unix.IN_ATTRIB == 0) { // what befalls a folder itself is told of its name in the one above
 			continue
 		}
-		e := raw{FileEvent: proto.FileEvent{Kind: kindOf(mask), Path: join(dir, name), Dir: mask&unix.IN_ISDIR != 0}, at: now}
+		e := raw{Event: wire.Event{Kind: kindOf(mask), Path: join(dir, name), Dir: mask&unix.IN_ISDIR != 0}, at: now}
 		if mask&unix.IN_MOVE != 0 {
 			e.cookie, e.handle = uint64(cookie), s.dirs.handle(e.Path)
 		}
 		// Records that follow name a moved folder's content by its handle: its new place must be known by then.
-		if e.Dir && e.cookie != 0 && e.Kind == proto.FileCreated {
+		if e.Dir && e.cookie != 0 && e.Kind == wire.Created {
 			if from := s.pair.origin(events, e.cookie); from != "" {
 				s.remove(s.dirs.move(from, e.Path))
 			}
@@ -132,24 +132,24 @@ func (s *inotify) settle(events []raw) []raw {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range events {
-		if e.Kind == proto.FileDeleted && e.handle != 0 && s.dirs.handle(e.Path) == e.handle {
+		if e.Kind == wire.Deleted && e.handle != 0 && s.dirs.handle(e.Path) == e.handle {
 			s.remove(s.dirs.drop(e.Path))
 		}
 	}
 	return events
 }
 
-func kindOf(mask uint32) proto.FileEventKind {
+func kindOf(mask uint32) wire.EventKind {
 	switch {
 	case mask&(unix.IN_CREATE|unix.IN_MOVED_TO) != 0:
-		return proto.FileCreated
+		return wire.Created
 	case mask&(unix.IN_DELETE|unix.IN_MOVED_FROM) != 0:
-		return proto.FileDeleted
+		return wire.Deleted
 	case mask&unix.IN_MODIFY != 0:
-		return proto.FileModified
+		return wire.Modified
 	case mask&unix.IN_CLOSE_WRITE != 0:
-		return proto.FileClosed
+		return wire.Closed
 	default:
-		return proto.FileAttributes
+		return wire.Attributes
 	}
 }

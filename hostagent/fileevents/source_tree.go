@@ -7,7 +7,7 @@ package fileevents
 import (
 	"sync"
 
-	"github.com/seed71221737/dev/vmimage/guest/proto"
+	"github.com/seed71221737/dev/vmimage/guest/share/wire"
 )
 
 // treeSet narrows a system that watches trees as a whole to the folders that the guest has been told of.
@@ -26,19 +26,19 @@ func (s treeSet) filter(events []raw) []raw {
 			kept = append(kept, e)
 			continue
 		}
-		from, to := s.has(e.Path), e.Kind == proto.FileMoved && s.has(e.To)
-		if e.Dir && e.Kind == proto.FileMoved && from && to {
+		from, to := s.has(e.Path), e.Kind == wire.Moved && s.has(e.To)
+		if e.Dir && e.Kind == wire.Moved && from && to {
 			s.dirs.move(e.Path, e.To)
-		} else if e.Dir && (e.Kind == proto.FileDeleted || e.Kind == proto.FileMoved) {
+		} else if e.Dir && (e.Kind == wire.Deleted || e.Kind == wire.Moved) {
 			s.dirs.drop(e.Path)
 		}
 		switch {
-		case e.Kind != proto.FileMoved && !from, !from && !to:
+		case e.Kind != wire.Moved && !from, !from && !to:
 			continue
-		case e.Kind == proto.FileMoved && !from:
-			e.Kind, e.Path, e.To = proto.FileCreated, e.To, ""
-		case e.Kind == proto.FileMoved && !to:
-			e.Kind, e.To = proto.FileDeleted, ""
+		case e.Kind == wire.Moved && !from:
+			e.Kind, e.Path, e.To = wire.Created, e.To, ""
+		case e.Kind == wire.Moved && !to:
+			e.Kind, e.To = wire.Deleted, ""
 		}
 		kept = append(kept, e)
 	}

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/windows"
 
-	"github.com/seed71221737/dev/vmimage/guest/proto"
+	"github.com/seed71221737/dev/vmimage/guest/share/wire"
 )
 
 // changes is Windows' way: ReadDirectoryChangesW on the whole tree. It does not tell attributes from content, so two handles are read: one for
@@ -166,10 +166,10 @@ func (s *changes) parse(one *stream, b []byte) []raw {
 	for len(b) >= int(unsafe.Offsetof(windows.FileNotifyInformation{}.FileName)) {
 		r := (*windows.FileNotifyInformation)(unsafe.Pointer(&b[0]))
 		name := windows.UTF16ToString(unsafe.Slice(&r.FileName, r.FileNameLength/2))
-		e := raw{FileEvent: proto.FileEvent{Path: filepath.ToSlash(name)}, at: now}
+		e := raw{Event: wire.Event{Path: filepath.ToSlash(name)}, at: now}
 		e.Kind, e.cookie = one.kind(r.Action)
 		e.Dir = s.isDir(name, e)
-		if e.Kind != 0 && (!e.Dir || e.Kind != proto.FileModified) { // a folder is said to be modified when something in it was
+		if e.Kind != 0 && (!e.Dir || e.Kind != wire.Modified) { // a folder is said to be modified when something in it was
 			events = append(events, e)
 		}
 		if r.NextEntryOffset == 0 || int(r.NextEntryOffset) > len(b) {
@@ -180,29 +180,29 @@ func (s *changes) parse(one *stream, b []byte) []raw {
 	return events
 }
 
-func (one *stream) kind(action uint32) (proto.FileEventKind, uint64) {
+func (one *stream) kind(action uint32) (wire.EventKind, uint64) {
 	switch action {
 	case windows.FILE_ACTION_ADDED:
-		return proto.FileCreated, 0
+		return wire.Created, 0
 	case windows.FILE_ACTION_REMOVED:
-		return proto.FileDeleted, 0
+		return wire.Deleted, 0
 	case windows.FILE_ACTION_RENAMED_OLD_NAME:
 		one.moves++
-		return proto.FileDeleted, one.moves
+		return wire.Deleted, one.moves
 	case windows.FILE_ACTION_RENAMED_NEW_NAME:
-		return proto.FileCreated, one.moves
+		return wire.Created, one.moves
 	case windows.FILE_ACTION_MODIFIED:
 		if one.filter == attributeFilter {
-			return proto.FileAttributes, 0
+			return wire.Attributes, 0
 		}
-		return proto.FileModified, 0
+		return wire.Modified, 0
 	}
 	return 0, 0
 }
 
 // isDir asks the file, or, if it is gone, whether it was watched as a folder.
 func (s *changes) isDir(name string, e raw) bool {
-	if e.Kind == proto.FileDeleted {
+	if e.Kind == wire.Deleted {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.dirs.find(e.Path) != nil

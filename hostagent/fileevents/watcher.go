@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/seed71221737/dev/vmimage/guest/proto"
+	"github.com/seed71221737/dev/vmimage/guest/share/wire"
 )
 
 // Options of a [Watcher].
@@ -33,7 +33,8 @@ type Watcher struct {
 	done   sync.WaitGroup
 	tell   sync.Once
 
-	backlog []proto.FileEvent // Next's alone
+	backlog []wire.Event // Next's alone, as is open
+	open    openFiles
 
 	setMu sync.Mutex
 	set   *dirs
@@ -153,7 +154,7 @@ func (w *Watcher) Watched() int {
 }
 
 // Rescan looks at all watched folders and tells what has changed since then as far as it can still be seen: what is new, what is not as it was, and,
-// as FileRescan, in which folders something may be missing.
+// as Rescan, in which folders something may be missing.
 func (w *Watcher) Rescan(since time.Time) {
 	w.mu.Lock()
 	w.lose(since)
@@ -220,12 +221,12 @@ func (w *Watcher) take(e raw) {
 		w.lose(w.since)
 		return
 	}
-	w.queue.add(e.FileEvent, e.at)
+	w.queue.add(e.Event, e.at)
 }
 
 // Next waits for changes by others and returns them in order: the first at once, more in batches. It returns ctx's error once that is done, and otherwise
 // fails only when nothing is watched any more.
-func (w *Watcher) Next(ctx context.Context) ([]proto.FileEvent, error) {
+func (w *Watcher) Next(ctx context.Context) ([]wire.Event, error) {
 	for {
 		if len(w.backlog) > 0 {
 			n := min(len(w.backlog), batchSize)
@@ -288,12 +289,12 @@ func (w *Watcher) await(ctx context.Context, wait time.Duration) error {
 }
 
 // batch takes events that wait, without those of the guest's own.
-func (w *Watcher) batch() []proto.FileEvent {
+func (w *Watcher) batch() []wire.Event {
 	w.mu.Lock()
 	since, scanning := w.rescan, w.scanning
 	changes := w.queue.take(batchSize)
 	w.mu.Unlock()
-	var events []proto.FileEvent
+	var events []wire.Event
 	if !since.IsZero() {
 		var rest []string
 		events, rest = w.look(scanning, since.Add(-clockSlack))
@@ -325,19 +326,21 @@ func (w *Watcher) scanned(since time.Time, before, rest []string) {
 }
 
 // judge parts events into those to tell and those that must wait for an operation of the guest's, with all that may depend on them.
-func (w *Watcher) judge(changes []*change) (told []proto.FileEvent, held []*change) {
+func (w *Watcher) judge(changes []*change) (told []wire.Event, held []*change) {
 	waiting := map[string]bool{}
 	for _, c := range changes {
-		if dependsOn(c.FileEvent, waiting) {
+		if dependsOn(c.Event, waiting) {
 			held = append(held, c)
 			continue
 		}
-		switch w.ledger.judge(c.FileEvent, c.raws, time.Since(c.first) < patience) {
+		switch w.ledger.judge(c.Event, time.Since(c.first) < patience) {
 		case foreign:
-			told = append(told, c.FileEvent)
+			if w.open.pass(c.Event) {
+				told = append(told, c.Event)
+			}
 		case undecided:
 			waiting[c.Path] = true
-			if c.Kind == proto.FileMoved {
+			if c.Kind == wire.Moved {
 				waiting[c.To] = true
 			}
 			held = append(held, c)
@@ -348,7 +351,7 @@ func (w *Watcher) judge(changes []*change) (told []proto.FileEvent, held []*chan
 }
 
 // dependsOn reports whether an event names one of the paths or something below them.
-func dependsOn(e proto.FileEvent, paths map[string]bool) bool {
+func dependsOn(e wire.Event, paths map[string]bool) bool {
 	if len(paths) == 0 {
 		return false
 	}

@@ -14,7 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/seed71221737/dev/vmimage/guest/proto"
+	"golang.org/x/sys/unix"
+
+	"github.com/seed71221737/dev/vmimage/guest/share/wire"
 )
 
 // watching is a watcher of a folder of the test's with all folders that are in it.
@@ -66,7 +68,7 @@ func (w *watching) until() []string {
 	w.t.Helper()
 	mark := fmt.Sprintf("mark%d", time.Now().UnixNano())
 	w.must(os.Mkdir(filepath.Join(w.dir, mark), 0o755))
-	var all []proto.FileEvent
+	var all []wire.Event
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for {
@@ -262,7 +264,7 @@ func TestWatcherOverflow(t *testing.T) {
 			t.Errorf("a batch of %d events", len(events))
 		}
 		for _, e := range events {
-			if e.Kind == proto.FileCreated && e.Path != "d" {
+			if e.Kind == wire.Created && e.Path != "d" {
 				seen[e.Path] = true
 			}
 		}
@@ -272,23 +274,27 @@ func TestWatcherOverflow(t *testing.T) {
 // What the guest does itself is not told; what others do to the same files is.
 func TestWatcherOwn(t *testing.T) {
 	w := watchDir(t, "file", "sub/file")
-	do := func(kind proto.FileEventKind, path, to string, f func() error) {
+	do := func(op wire.Op, path, to string, f func() error) {
 		t.Helper()
-		op := w.Ledger().Begin(kind, path, to)
+		done := w.Ledger().Begin(op, path, to)
 		err := f()
-		op.Done(err)
+		done(err, wire.Attr{})
 		w.must(err)
 	}
-	do(proto.FileCreated, "dir", "", func() error { return os.Mkdir(w.at("dir"), 0o755) })
-	do(proto.FileAttributes, "file", "", func() error { return os.Chmod(w.at("file"), 0o600) })
-	do(proto.FileMoved, "sub/file", "moved", func() error { return os.Rename(w.at("sub/file"), w.at("moved")) })
-	do(proto.FileDeleted, "file", "", func() error { return os.Remove(w.at("file")) })
+	do(wire.OpMkdir, "dir", "", func() error { return os.Mkdir(w.at("dir"), 0o755) })
+	do(wire.OpSetattr, "file", "", func() error { return os.Chmod(w.at("file"), 0o600) })
+	do(wire.OpRename, "sub/file", "moved", func() error { return os.Rename(w.at("sub/file"), w.at("moved")) })
+	do(wire.OpLink, "hard", "file", func() error { return os.Link(w.at("file"), w.at("hard")) })
+	do(wire.OpUnlink, "file", "", func() error { return os.Remove(w.at("file")) })
+	do(wire.OpRename, "hard", "moved", func() error {
+		return unix.Renameat2(unix.AT_FDCWD, w.at("hard"), unix.AT_FDCWD, w.at("moved"), unix.RENAME_EXCHANGE)
+	})
 	var f *os.File
-	do(proto.FileCreated, "new", "", func() (err error) { f, err = os.Create(w.at("new")); return err })
+	do(wire.OpCreate, "new", "", func() (err error) { f, err = os.Create(w.at("new")); return err })
 	for range 10 {
-		do(proto.FileModified, "new", "", func() error { _, err := f.WriteString("text"); return err })
+		do(wire.OpWrite, "new", "", func() error { _, err := f.WriteString("text"); return err })
 	}
-	do(proto.FileClosed, "new", "", func() error { return f.Close() })
+	w.must(f.Close()) // late, and part of no operation
 	w.expect()
 	w.must(os.WriteFile(w.at("new"), []byte("foreign"), 0o644), os.Mkdir(w.at("dir2"), 0o755), os.Remove(w.at("dir")), os.Mkdir(w.at("dir"), 0o755))
 	w.expect(`modified "new"`, `closed "new"`, `created "dir2" (folder)`, `deleted "dir" (folder)`, `created "dir" (folder)`)
@@ -297,7 +303,7 @@ func TestWatcherOwn(t *testing.T) {
 // An operation that has not ended holds back what is told of its path, and of what depends on it, but of nothing else.
 func TestWatcherWaitsForOperations(t *testing.T) {
 	w := watchDir(t, "file")
-	op := w.Ledger().Begin(proto.FileCreated, "dir", "")
+	done := w.Ledger().Begin(wire.OpMkdir, "dir", "")
 	w.must(os.Mkdir(w.at("dir"), 0o755))
 	w.Add("dir")
 	w.must(os.WriteFile(w.at("dir/foreign"), nil, 0o644), os.Remove(w.at("file")))
@@ -308,7 +314,7 @@ func TestWatcherWaitsForOperations(t *testing.T) {
 	if len(events) != 1 || events[0].Path != "file" {
 		t.Errorf("events while an operation goes on: %v", events)
 	}
-	op.Done(nil)
+	done(nil, wire.Attr{})
 	w.expect(`created "dir/foreign"`, `closed "dir/foreign"`)
 }
 
