@@ -16,9 +16,9 @@ import (
 	"github.com/seed71221737/dev/vmimage/guest/share/wire"
 )
 
-// changes is Windows' way: ReadDirectoryChangesW on the whole tree. It does not tell attributes from content, so two handles are read: one for
+// directoryChanges is Windows' way: ReadDirectoryChangesW on the whole tree. It does not tell attributes from content, so two handles are read: one for
 // names and content, one for attributes and security.
-type changes struct {
+type directoryChanges struct {
 	treeSet
 	root    string
 	streams []*stream
@@ -46,7 +46,7 @@ const (
 )
 
 func newSource(root string, mu *sync.Mutex, set *dirs) (source, error) {
-	s := &changes{treeSet: treeSet{mu, set}, root: root, events: make(chan []raw), ended: make(chan struct{})}
+	s := &directoryChanges{treeSet: treeSet{mu, set}, root: root, events: make(chan []raw), ended: make(chan struct{})}
 	for _, filter := range []uint32{contentFilter, attributeFilter} {
 		one, err := openStream(root, filter)
 		if err != nil {
@@ -75,11 +75,11 @@ func openStream(root string, filter uint32) (*stream, error) {
 	return &stream{handle: handle, stop: stop, filter: filter, buf: make([]byte, changesBuffer)}, nil
 }
 
-func (s *changes) add(string) (int32, error) { return 0, nil }
+func (s *directoryChanges) add(string) (int32, error) { return 0, nil }
 
-func (s *changes) remove([]int32) {}
+func (s *directoryChanges) remove([]int32) {}
 
-func (s *changes) close() error {
+func (s *directoryChanges) close() error {
 	s.once.Do(func() {
 		close(s.ended)
 		for _, one := range s.streams {
@@ -90,7 +90,7 @@ func (s *changes) close() error {
 	return nil
 }
 
-func (s *changes) read(wait time.Duration) ([]raw, error) {
+func (s *directoryChanges) read(wait time.Duration) ([]raw, error) {
 	var timeout <-chan time.Time
 	if s.pair.waiting() {
 		wait = pairWait
@@ -111,7 +111,7 @@ func (s *changes) read(wait time.Duration) ([]raw, error) {
 }
 
 // listen reads one handle until the source is closed.
-func (s *changes) listen(one *stream) {
+func (s *directoryChanges) listen(one *stream) {
 	defer func() { _, _ = windows.CloseHandle(one.handle), windows.CloseHandle(one.stop) }()
 	event, err := windows.CreateEvent(nil, 1, 0, nil)
 	if err != nil {
@@ -160,7 +160,7 @@ func (one *stream) next(event windows.Handle) (uint32, error) {
 }
 
 // parse reads the system's records.
-func (s *changes) parse(one *stream, b []byte) []raw {
+func (s *directoryChanges) parse(one *stream, b []byte) []raw {
 	var events []raw
 	now := time.Now()
 	for len(b) >= int(unsafe.Offsetof(windows.FileNotifyInformation{}.FileName)) {
@@ -201,7 +201,7 @@ func (one *stream) kind(action uint32) (wire.EventKind, uint64) {
 }
 
 // isDir asks the file, or, if it is gone, whether it was watched as a folder.
-func (s *changes) isDir(name string, e raw) bool {
+func (s *directoryChanges) isDir(name string, e raw) bool {
 	if e.Kind == wire.Deleted {
 		s.mu.Lock()
 		defer s.mu.Unlock()
