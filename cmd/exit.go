@@ -46,7 +46,7 @@ func (a *app) exitCode(ctx context.Context, err error) int {
 		return exitOK
 	}
 	code := exitError
-	if c, ok := errors.AsType[coder](err); ok {
+	if c, ok := errors.AsType[coder](err); ok && c.ExitCode() >= 0 { // a program that a signal ended has -1
 		code = c.ExitCode()
 	} else if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return exitCancelled
