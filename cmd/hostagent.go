@@ -4,12 +4,14 @@ package cmd
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 
 	"github.com/spf13/cobra"
 
 	"github.com/seed71221737/dev/internal/program"
 	"github.com/seed71221737/dev/machine"
+	"github.com/seed71221737/dev/machine/saved"
 )
 
 // ServeMachine is the body of a host agent (serve.Serve of package machine). dev does not link it, because its TCP/IP stack would cost each
@@ -19,12 +21,16 @@ type ServeMachine func(ctx context.Context, store *machine.Store, name string, e
 // newHostAgentCommand is a machine's host agent: what `dev machine start` runs in the background, not a user.
 func newHostAgentCommand(a *app) *cobra.Command {
 	m := a.machines()
+	var shrink bool
 	c := &cobra.Command{
 		Use:    "hostagent MACHINE",
 		Short:  "Keep a machine running",
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if shrink {
+				return m.shrinkMemory(c.Context(), args[0])
+			}
 			if a.serveMachine == nil {
 				o := a.carried()
 				name, err := program.HostAgent().Find(o)
@@ -43,5 +49,22 @@ func newHostAgentCommand(a *app) *cobra.Command {
 		},
 	}
 	c.Flags().StringVarP(&m.storage, "storage-path", "s", "", "folder of the machines")
+	c.Flags().BoolVar(&shrink, machine.ShrinkFlag, false, "compress the machine's saved memory")
 	return c
+}
+
+// shrinkMemory compresses the saved memory of a machine that sleeps. Whoever wants the machine meanwhile has it as it is.
+func (m *machines) shrinkMemory(ctx context.Context, name string) error {
+	s, err := m.store()
+	if err != nil {
+		return err
+	}
+	one, err := s.Get(name)
+	if err != nil {
+		return err
+	}
+	if err := saved.Shrink(ctx, one.Dir.Memory()); err != nil && !errors.Is(err, saved.ErrWanted) {
+		return err
+	}
+	return nil
 }

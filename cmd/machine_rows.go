@@ -47,10 +47,11 @@ type machineRow struct {
 	Ports         []hostagent.Port      `json:"ports,omitempty"`
 }
 
-// machineState is docker-machine's word for a phase. A degraded machine runs: what is wrong stands among its errors.
+// machineState is docker-machine's word for a phase. A degraded machine runs: what is wrong stands among its errors. One that is asleep runs for all who ask
+// it anything.
 func machineState(phase string) string {
 	switch phase {
-	case "running", "degraded":
+	case "running", "degraded", "asleep":
 		return "Running"
 	case "suspended":
 		return "Saved"

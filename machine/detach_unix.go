@@ -8,3 +8,11 @@ import "syscall"
 
 // detached starts a process in a session of its own: the terminal's signals do not reach it, and it outlives the terminal.
 func detached() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
+
+// background starts a process of which nothing is waited for.
+func background() *syscall.SysProcAttr { return detached() }
+
+// giveWay lets a process run only when nothing else wants to.
+func giveWay(pid int) {
+	_ = syscall.Setpriority(syscall.PRIO_PROCESS, pid, 19) // it only takes longer for the others otherwise
+}

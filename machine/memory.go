@@ -9,6 +9,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
+	"slices"
 	"strconv"
 
 	"github.com/seed71221737/dev/machine/saved"
@@ -67,4 +69,20 @@ func (m *Machine) Saved() *saved.Info {
 		return nil
 	}
 	return state
+}
+
+// ShrinkFlag makes a host agent's command line one that compresses the machine's saved memory, and ends.
+const ShrinkFlag = "shrink"
+
+// ShrinkLater has the machine's saved memory compressed by a process of its own, which gives way to everybody and outlives this one.
+func (m *Machine) ShrinkLater() error {
+	command := append(slices.Clone(m.store.Agent), "--"+ShrinkFlag, m.Name)
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Dir, cmd.SysProcAttr = string(m.Dir), background()
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("compress the saved memory of machine %q: %w", m.Name, err)
+	}
+	giveWay(cmd.Process.Pid)
+	go func() { _ = cmd.Wait() }() // ends with that process, or with this one
+	return nil
 }

@@ -44,7 +44,13 @@ func (y *memory) Consume(ctx context.Context) error { return y.keeper.Consume(ct
 func (y *memory) New() string { return y.keeper.New() }
 
 func (y *memory) Commit(ctx context.Context, s daemon.Saved) error {
-	return y.keeper.Commit(ctx, s.Suspended, s.Notes)
+	if err := y.keeper.Commit(ctx, s.Suspended, s.Notes); err != nil {
+		return err
+	}
+	if err := y.machine.ShrinkLater(); err != nil {
+		y.keeper.Logger.Warn("saved memory stays as large as it is", "error", err)
+	}
+	return nil
 }
 
 func (y *memory) Drop(ctx context.Context, why string) error { return y.keeper.Drop(ctx, why) }
