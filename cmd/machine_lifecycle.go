@@ -86,13 +86,17 @@ func newMachineStartCommand(m *machines) *cobra.Command {
 
 func newMachineStopCommand(m *machines) *cobra.Command {
 	var timeout int
+	var cold bool
 	c := m.actionCommand(machineAction{
 		name: "stop", short: "Stop machines in order", done: "Machine %q is stopped.",
-		long: "Stop machines in order, default if none is named: their containers, then the machine. What does not stop in time is ended.",
+		long: `Stop machines in order, default if none is named: their containers, then the machine.
+What does not stop in time is ended. Where it can, a machine keeps the memory of its
+engine at rest on disk, so that its next start takes a second; --cold turns it off.`,
 		do: func(ctx context.Context, one *machine.Machine) error {
-			return one.Stop(ctx, machine.StopOptions{Timeout: inSeconds(timeout)}, m.tell())
+			return one.Stop(ctx, machine.StopOptions{Timeout: inSeconds(timeout), Cold: cold}, m.tell())
 		},
 	})
+	c.Flags().BoolVar(&cold, "cold", false, "turn the machine off: its next start boots it")
 	c.Flags().IntVarP(&timeout, "timeout", "t", 0, "`SECONDS` for containers to stop (default: the engine's own time)")
 	return c
 }
@@ -100,7 +104,7 @@ func newMachineStopCommand(m *machines) *cobra.Command {
 func newMachineRestartCommand(m *machines) *cobra.Command {
 	var timeout int
 	c := m.actionCommand(machineAction{
-		name: "restart", short: "Stop machines in order and start them", done: "Machine %q runs.",
+		name: "restart", short: "Stop machines in order and boot them", done: "Machine %q runs.",
 		do: func(ctx context.Context, one *machine.Machine) error {
 			return one.Restart(ctx, machine.StopOptions{Timeout: inSeconds(timeout)}, m.tell())
 		},
@@ -125,32 +129,6 @@ func newMachineProvisionCommand(m *machines) *cobra.Command {
 			return one.Provision(ctx, machine.StopOptions{}, m.tell())
 		},
 	})
-}
-
-func newMachineUpgradeCommand(m *machines) *cobra.Command {
-	var image string
-	var build bool
-	c := m.actionCommand(machineAction{
-		name: "upgrade", short: "Boot machines with a newer image and engine",
-		long: `Boot machines with the newest image on this host, or the one named. Containers,
-images and volumes are on the machine's own disk, which no upgrade touches. If the
-machine does not come up with the new image, it goes back to the old one.`,
-		do: func(ctx context.Context, one *machine.Machine) error {
-			digest, err := m.imageFor(ctx, image, one.Spec.Arch, build)
-			if err != nil {
-				return err
-			}
-			changed, err := one.Upgrade(ctx, digest, m.tell())
-			if err != nil {
-				return err
-			}
-			m.say(fmt.Sprintf(map[bool]string{true: "Machine %q is upgraded.", false: "Machine %q has this image already."}[changed], one.Name))
-			return nil
-		},
-	})
-	c.Flags().StringVar(&image, "image", "", "`IMAGE` to boot: a tag, a digest, or a folder with an image")
-	c.Flags().BoolVar(&build, "build-image", false, "build the image first if there is none")
-	return c
 }
 
 func newMachineRegenerateCommand(m *machines) *cobra.Command {

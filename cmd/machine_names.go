@@ -81,7 +81,7 @@ func (m *machines) store() (*machine.Store, error) {
 		return nil, err
 	}
 	s := &machine.Store{
-		Dir: dir, Images: images, Drivers: m.machineDrivers(images, state), Logger: m.logger(),
+		Dir: dir, Images: images, Drivers: m.machineDrivers(images, state), Logger: m.logger(), Containers: machineContainers{},
 		Agent: []string{exe, "hostagent", "--storage-path", filepath.Dir(dir)},
 	}
 	for _, name := range []string{"DEV_HOME", "GOCOVERDIR"} {

@@ -20,6 +20,11 @@ import (
 // ErrNotRunning says that nobody answers at a control socket.
 var ErrNotRunning = errors.New("the machine's host agent does not run")
 
+// RefusedError is the agent's reason for not doing what was asked.
+type RefusedError struct{ Text string }
+
+func (e *RefusedError) Error() string { return e.Text }
+
 // dialDeadline bounds connecting to the control socket: it is on this host, and the agent never leaves it unserved.
 const dialDeadline = 5 * time.Second
 
@@ -149,6 +154,9 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 	if res.StatusCode >= http.StatusBadRequest {
 		defer res.Body.Close()
 		text, _ := io.ReadAll(io.LimitReader(res.Body, 64<<10)) // the status says enough without it
+		if res.StatusCode == http.StatusConflict {
+			return nil, &RefusedError{Text: strings.TrimSpace(string(text))}
+		}
 		return nil, fmt.Errorf("ask the host agent for %q: %s: %s", path, res.Status, strings.TrimSpace(string(text)))
 	}
 	return res, nil

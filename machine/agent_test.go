@@ -23,6 +23,7 @@ import (
 	"github.com/seed71221737/dev/machine"
 	"github.com/seed71221737/dev/machine/drivertest"
 	"github.com/seed71221737/dev/machine/qemu"
+	"github.com/seed71221737/dev/machine/sparse"
 	"github.com/seed71221737/dev/vmimage"
 )
 
@@ -39,7 +40,11 @@ const (
 	agentDies     = "dies"   // ends before it answers
 	agentStuck    = "stuck"  // takes orders and does nothing
 	agentSlow     = "slow"   // takes its time between stages
+	agentUnwell   = "unwell" // starts, and its guest has a problem
 )
+
+// agentWith makes an agent behave so only while its machine has that image.
+func agentWith(how, image string) string { return how + ":" + image }
 
 func TestMain(m *testing.M) {
 	drivertest.StandIn()
@@ -81,7 +86,7 @@ func openStore(home string) *machine.Store {
 	}
 }
 
-// runCommand is a command line of machines: create, start, stop, kill, rm and restart of one machine.
+// runCommand is a command line of machines: create, start, stop, kill, rm, restart, upgrade, rollback, save and restore of one machine.
 func runCommand(s *machine.Store, args []string) error {
 	ctx := context.Background()
 	sink := func(e machine.Event) { fmt.Println(e.Text) }
@@ -104,6 +109,18 @@ func runCommand(s *machine.Store, args []string) error {
 		return m.Restart(ctx, machine.StopOptions{}, sink)
 	case "rm":
 		return m.Remove(ctx, machine.RemoveOptions{}, sink)
+	case "upgrade":
+		_, err := m.Upgrade(ctx, machine.UpgradeOptions{Image: args[2]}, sink)
+		return err
+	case "rollback":
+		_, err := m.Upgrade(ctx, machine.UpgradeOptions{Rollback: true}, sink)
+		return err
+	case "save":
+		_, err := m.SaveSnapshot(ctx, machine.SnapshotOptions{Name: args[2]}, sink)
+		return err
+	case "restore":
+		_, err := m.RestoreSnapshot(ctx, args[2], machine.RestoreOptions{Stop: true}, sink)
+		return err
 	}
 	return fmt.Errorf("unknown command %q", args[0])
 }
@@ -122,7 +139,12 @@ type standInAgent struct {
 
 // serveAgent holds the run lock, serves the control socket, and runs the VM.
 func serveAgent(s *machine.Store, name string) error {
-	how := os.Getenv(agentVariable)
+	how, image, some := strings.Cut(os.Getenv(agentVariable), ":")
+	if some {
+		if m, err := s.Get(name); err == nil && m.Spec.Image != image {
+			how = agentGood
+		}
+	}
 	if how == agentDies {
 		return errors.New("the stand-in agent was told to die")
 	}
@@ -149,7 +171,7 @@ func serveAgent(s *machine.Store, name string) error {
 	if how == agentHung {
 		select {}
 	}
-	server := &http.Server{Handler: a.handler()}
+	server := &http.Server{Handler: a.handler(m, how)}
 	go server.Serve(listener)
 	err = a.run(s, m, how)
 	done, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -174,8 +196,20 @@ func (a *standInAgent) get() (hostagent.Status, <-chan struct{}) {
 	return a.status, a.news
 }
 
-func (a *standInAgent) handler() http.Handler {
+func (a *standInAgent) handler(m *machine.Machine, how string) http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/health", func(w http.ResponseWriter, _ *http.Request) {
+		problems := []hostagent.Problem{{Code: "port-taken", Text: "is nobody's fault"}}
+		if how == agentUnwell {
+			problems = append(problems, hostagent.Problem{Code: "stage-engine", Text: "the guest feels ill"})
+		}
+		json.NewEncoder(w).Encode(problems)
+	})
+	mux.HandleFunc("POST /v1/copy-disk", func(w http.ResponseWriter, r *http.Request) {
+		if err := sparse.Copy(r.Context(), r.URL.Query().Get("to"), m.Dir.DataDisk()); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	})
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		status, _ := a.get()
 		json.NewEncoder(w).Encode(status)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"golang.org/x/crypto/ssh"
 
@@ -101,89 +100,6 @@ func (m *Machine) Provision(ctx context.Context, o StopOptions, sink Sink) error
 		return m.Start(ctx, sink)
 	}
 	return m.Restart(ctx, o, sink)
-}
-
-// Upgrade moves the machine to an image (a tag, or the beginning of a digest; empty for DefaultImage). Its data stays. A machine that runs is
-// restarted; if it does not start with the new image it gets the old one back.
-func (m *Machine) Upgrade(ctx context.Context, image string, sink Sink) (changed bool, err error) {
-	running, err := m.agentRuns(ctx)
-	if err != nil {
-		return false, err
-	}
-	old, err := m.setImage(ctx, image, sink)
-	if err != nil || old == m.Spec.Image {
-		return false, err
-	}
-	if !running {
-		return true, nil
-	}
-	err = m.Restart(ctx, StopOptions{}, sink)
-	var failed *StartError
-	if !errors.As(err, &failed) {
-		return true, err
-	}
-	sink.send(Event{Machine: m.Name, Warning: true, Text: "the new image does not start: going back to the one before"})
-	_, back := m.setImage(ctx, old, sink)
-	if back == nil {
-		back = m.Start(ctx, sink)
-	}
-	return false, errors.Join(fmt.Errorf("upgrade machine %q: %w", m.Name, err), back)
-}
-
-// setImage gives the machine another image and returns the digest of the one before.
-func (m *Machine) setImage(ctx context.Context, image string, sink Sink) (old string, err error) {
-	if image == "" {
-		image = DefaultImage
-	}
-	err = m.underLock(ctx, sink, func() error {
-		if len(m.Problems) > 0 {
-			return errors.Join(m.Problems...)
-		}
-		next := m.Spec.clone()
-		next.Image = image
-		driver, err := m.store.complete(ctx, m.Name, &next)
-		if err != nil || driver == nil {
-			return err
-		}
-		old = m.Spec.Image
-		if next.Image == old {
-			return nil
-		}
-		return m.replaceImage(ctx, next)
-	})
-	return old, err
-}
-
-// replaceImage writes a spec with another image. What is used is noted before it is needed, and released after it is not.
-func (m *Machine) replaceImage(ctx context.Context, next Spec) error {
-	images := m.store.Images
-	next.Previous = m.Spec.Image
-	if err := images.Use(ctx, next.Image, m.Name); err != nil {
-		return fmt.Errorf("upgrade machine %q: %w", m.Name, err)
-	}
-	err := writeSpec(m.Dir, next)
-	if err == nil {
-		m.Spec = next
-	}
-	if err := errors.Join(err, m.releaseOthers(context.WithoutCancel(ctx))); err != nil {
-		return fmt.Errorf("upgrade machine %q: %w", m.Name, err)
-	}
-	return nil
-}
-
-// releaseOthers takes back the use of images that the spec does not name: the ones before, and what an upgrade that was killed had noted.
-func (m *Machine) releaseOthers(ctx context.Context) error {
-	list, err := m.store.Images.List()
-	if err != nil {
-		return err
-	}
-	for _, image := range list {
-		if image.Digest == m.Spec.Image || image.Digest == m.Spec.Previous || !slices.Contains(image.Users, m.Name) {
-			continue
-		}
-		err = errors.Join(err, m.store.Images.Release(ctx, image.Digest, m.Name))
-	}
-	return err
 }
 
 // SSHTarget is how to reach the guest's SSH server.

@@ -97,7 +97,10 @@ func (s *Store) complete(ctx context.Context, name string, spec *Spec) (Driver, 
 	if image.Manifest.Arch != spec.Arch {
 		return nil, fmt.Errorf("create machine %q: image %q is for %q and the machine for %q", name, spec.Image, image.Manifest.Arch, spec.Arch)
 	}
-	spec.Version, spec.Image, spec.Previous = SpecVersion, image.Digest, ""
+	spec.Version, spec.Image, spec.Previous, spec.DataOldest = SpecVersion, image.Digest, "", 0
+	if _, oldest := image.Manifest.DataLayout(); oldest > 1 { // 1 goes without saying
+		spec.DataOldest = oldest
+	}
 	return driver, s.accept(ctx, name, driver, *spec)
 }
 

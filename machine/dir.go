@@ -95,5 +95,10 @@ func (d Dir) checkSockets() error {
 	return nil
 }
 
-// isStale says whether a name in the folder is a socket, which is rubbish once nobody holds the run lock.
-func isStale(name string) bool { return strings.HasSuffix(name, ".sock") }
+// report is the disk on which a machine tells of its maintenance.
+func (d Dir) report() string { return d.file(reportName) }
+
+const reportName = "report.img"
+
+// isStale says whether a name in the folder is a socket, or of maintenance, which is rubbish once nobody holds the run lock.
+func isStale(name string) bool { return strings.HasSuffix(name, ".sock") || name == reportName }

@@ -18,41 +18,82 @@ const startPatience = 20 * time.Minute
 // first, the machine goes on starting.
 func (m *Machine) Start(ctx context.Context, sink Sink) error {
 	begin := time.Now()
-	running, err := m.ensureAgent(ctx, sink)
-	if err != nil {
+	phase, err := m.ensureAgent(ctx, sink)
+	return m.goOn(ctx, phase, err, begin, sink)
+}
+
+// goOn brings a machine whose agent is in a phase, or has none because of an error, to where it runs.
+func (m *Machine) goOn(ctx context.Context, phase hostagent.Phase, err error, begin time.Time, sink Sink) error {
+	switch {
+	case err != nil:
 		return m.startError(err, "")
-	}
-	if running {
+	case fromPhase(phase):
+		return nil
+	case isAsleep(phase):
+		if err := m.wake(ctx, sink); err != nil {
+			return m.startError(err, "")
+		}
+		sink.say(m.Name, "the machine runs after "+time.Since(begin).Round(100*time.Millisecond).String())
 		return nil
 	}
 	return m.follow(ctx, sink, begin)
 }
 
-// ensureAgent sees to it that an agent runs and answers, and says whether the machine is up already.
-func (m *Machine) ensureAgent(ctx context.Context, sink Sink) (up bool, err error) {
+// ensureAgent sees to it that an agent runs and answers, and says in which phase it is.
+func (m *Machine) ensureAgent(ctx context.Context, sink Sink) (hostagent.Phase, error) {
 	unlock, err := m.store.lockMachine(ctx, m.Name, sink)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	defer unlock()
 	if err := m.reload(); err != nil {
-		return false, err
+		return "", err
 	}
+	if err := m.putRight(ctx, sink); err != nil {
+		return "", err
+	}
+	if _, err := m.finishUpgrade(ctx, false, true, sink); err != nil {
+		return "", err
+	}
+	return m.bringUp(ctx, sink)
+}
+
+// startLocked is Start for a command that holds the machine's lock to its end.
+func (m *Machine) startLocked(ctx context.Context, sink Sink) error {
+	begin := time.Now()
+	phase, err := m.bringUp(ctx, sink)
+	return m.goOn(ctx, phase, err, begin, sink)
+}
+
+// bringUp is ensureAgent under the lock.
+func (m *Machine) bringUp(ctx context.Context, sink Sink) (hostagent.Phase, error) {
 	status, err := m.settle(ctx, sink)
-	if err != nil || status != nil {
-		return status != nil && fromPhase(status.Phase), err
+	if err != nil {
+		return "", err
+	}
+	if status != nil {
+		return status.Phase, nil
 	}
 	if err := m.usable(ctx); err != nil {
-		return false, err
+		return "", err
 	}
 	if err := m.clear(ctx, stopGrace, sink); err != nil {
-		return false, err
+		return "", err
 	}
-	sink.say(m.Name, "starting the machine")
-	return false, m.launch(ctx)
+	text := "starting the machine"
+	if state := m.Saved(); state != nil && state.Suspended {
+		text = "resuming the machine"
+	}
+	sink.say(m.Name, text)
+	return hostagent.Starting, m.launch(ctx)
 }
 
 func fromPhase(p hostagent.Phase) bool { return p == hostagent.Running || p == hostagent.Degraded }
+
+// isAsleep says whether an agent has no VM, or is about to have none or another, and has to be asked for one.
+func isAsleep(p hostagent.Phase) bool {
+	return p == hostagent.Suspended || p == hostagent.Suspending || p == hostagent.Resuming
+}
 
 // settle waits for an agent that is on its way up or down. It returns the status of one that will serve, or nil when none runs. One that hangs is ended.
 func (m *Machine) settle(ctx context.Context, sink Sink) (*hostagent.Status, error) {
@@ -62,7 +103,7 @@ func (m *Machine) settle(ctx context.Context, sink Sink) (*hostagent.Status, err
 	defer tick.Stop()
 	for {
 		status, err := m.Agent().Status(ask)
-		if err == nil && (status.Phase == hostagent.Starting || fromPhase(status.Phase)) {
+		if err == nil && (status.Phase == hostagent.Starting || fromPhase(status.Phase) || isAsleep(status.Phase)) {
 			return status, nil
 		}
 		if err == nil {
@@ -133,7 +174,7 @@ func (m *Machine) follow(ctx context.Context, sink Sink, begin time.Time) error 
 			cause = e.Problem.Text
 		}
 		m.tell(sink, e)
-		if e.Phase != "" && e.Phase != hostagent.Starting {
+		if e.Phase != "" && e.Phase != hostagent.Starting && !isAsleep(e.Phase) {
 			last = e
 			cancel()
 		}
@@ -202,7 +243,8 @@ func (m *Machine) startError(err error, stage hostagent.Stage) error {
 	var check *CheckError
 	var missing *NotFoundError
 	var busy *BusyError
-	if errors.As(err, &check) || errors.As(err, &missing) || errors.As(err, &busy) {
+	var upgrade *UpgradeError
+	if errors.As(err, &check) || errors.As(err, &missing) || errors.As(err, &busy) || errors.As(err, &upgrade) {
 		return err
 	}
 	return &StartError{

@@ -24,11 +24,12 @@ const (
 	PhaseStopping  Phase = "stopping"
 	PhaseStopped   Phase = "stopped"
 	PhaseSuspended Phase = "suspended"
+	PhaseAsleep    Phase = "asleep" // suspended because nobody used it: it wakes for the first who does
 	PhaseBroken    Phase = "broken"
 )
 
-// Up says whether the engine can be asked.
-func (p Phase) Up() bool { return p == PhaseRunning || p == PhaseDegraded }
+// Up says whether the engine can be asked. One that is asleep can: the question wakes it.
+func (p Phase) Up() bool { return p == PhaseRunning || p == PhaseDegraded || p == PhaseAsleep }
 
 // Status is what a machine is now, derived from locks and sockets that answer. Problems may have a Hint.
 type Status struct {
@@ -60,6 +61,14 @@ func Statuses(ctx context.Context, machines []*Machine) []Status {
 
 // Status looks at the machine. It takes no longer than ctx allows, and 5 s at most.
 func (m *Machine) Status(ctx context.Context) Status {
+	s := m.look(ctx)
+	if err := m.unfinished(); err != nil {
+		s.Problems = append(s.Problems, err)
+	}
+	return s
+}
+
+func (m *Machine) look(ctx context.Context) Status {
 	ctx, cancel := context.WithTimeout(ctx, answerPatience)
 	defer cancel()
 	tick := time.NewTicker(lockPause)
@@ -97,6 +106,9 @@ func (m *Machine) withoutAgent(ctx context.Context) Status {
 	if len(m.Problems) > 0 {
 		return Status{Phase: PhaseBroken, Problems: m.problems()}
 	}
+	if state := m.Saved(); state != nil && state.Suspended {
+		return Status{Phase: PhaseSuspended}
+	}
 	return Status{Phase: PhaseStopped}
 }
 
@@ -114,9 +126,14 @@ func (m *Machine) fromAgent(a *hostagent.Status) Status {
 		s.Phase = PhaseRunning
 	case hostagent.Degraded:
 		s.Phase = PhaseDegraded
-	case hostagent.Starting:
+	case hostagent.Starting, hostagent.Resuming:
 		s.Phase = PhaseStarting
-	case hostagent.Stopping, hostagent.Stopped, hostagent.Failed:
+	case hostagent.Suspended:
+		s.Phase = PhaseSuspended
+		if a.Asleep {
+			s.Phase = PhaseAsleep
+		}
+	case hostagent.Stopping, hostagent.Suspending, hostagent.Stopped, hostagent.Failed:
 		s.Phase = PhaseStopping
 	default:
 		s.Phase = PhaseBroken

@@ -21,12 +21,15 @@ import (
 const stopGrace = 60 * time.Second
 
 // stopMargin is what an agent needs beyond the grace: for the power button, and for the kill when that did not help.
-const stopMargin = 75 * time.Second
+// Before that, its memory may have been tried to be saved.
+const stopMargin = 150 * time.Second
 
 // StopOptions say how patient a stop is.
 type StopOptions struct {
 	// Timeout is how long containers and the guest may take before the VM is killed; 0: a minute.
 	Timeout time.Duration
+	// Cold leaves no memory for an instant start: the next start boots.
+	Cold bool
 }
 
 func (o StopOptions) grace() time.Duration {
@@ -36,27 +39,40 @@ func (o StopOptions) grace() time.Duration {
 	return stopGrace
 }
 
-// Stop powers the machine off and waits until nothing of it runs. A machine that is stopped is no error. What does not end in time is killed.
+// Stop stops the machine's containers and the machine, and waits until nothing of it runs. Where it can, it leaves the quiet guest's memory for an instant
+// start; otherwise the machine is powered off. One that is suspended is resumed for it, so that its containers stop in order. A machine that is stopped is
+// no error. What does not end in time is killed.
 func (m *Machine) Stop(ctx context.Context, o StopOptions, sink Sink) error {
-	return m.underLock(ctx, sink, func() error { return m.stop(ctx, o, sink) })
+	return m.underBareLock(ctx, sink, func() error { return m.stop(ctx, o, sink) })
 }
 
 // Kill ends the machine at once, as a power cut would, also while another command waits for it.
 func (m *Machine) Kill(ctx context.Context, sink Sink) error {
 	m.orderKill(ctx)
-	return m.underLock(ctx, sink, func() error { return m.kill(ctx) })
+	return m.underBareLock(ctx, sink, func() error { return m.kill(ctx) })
 }
 
-// Restart stops and starts the machine.
+// Restart stops the machine and boots it.
 func (m *Machine) Restart(ctx context.Context, o StopOptions, sink Sink) error {
+	o.Cold = true
 	if err := m.Stop(ctx, o, sink); err != nil {
 		return err
 	}
 	return m.Start(ctx, sink)
 }
 
-// underLock calls f with the machine as it is once no other command changes it.
+// underLock calls f with the machine as it is once no other command changes it, and once what an interrupted one had decided is in place.
 func (m *Machine) underLock(ctx context.Context, sink Sink, f func() error) error {
+	return m.underBareLock(ctx, sink, func() error {
+		if err := m.putRight(ctx, sink); err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
+// underBareLock is underLock for what works on a machine in any state.
+func (m *Machine) underBareLock(ctx context.Context, sink Sink, f func() error) error {
 	unlock, err := m.store.lockMachine(ctx, m.Name, sink)
 	if err != nil {
 		return err
@@ -74,9 +90,14 @@ func (m *Machine) stop(ctx context.Context, o StopOptions, sink Sink) error {
 	if err != nil {
 		return err
 	}
+	if state := m.Saved(); !runs && state != nil && state.Suspended {
+		if runs, err = m.resumeToStop(ctx, sink); err != nil {
+			return err
+		}
+	}
 	if runs {
 		sink.say(m.Name, "stopping the machine")
-		if err := m.orderStop(ctx, o.grace()); err != nil {
+		if err := m.orderStop(ctx, o); err != nil {
 			if ctx.Err() != nil {
 				return fmt.Errorf("stop machine %q: %w", m.Name, ctx.Err())
 			}
@@ -84,16 +105,26 @@ func (m *Machine) stop(ctx context.Context, o StopOptions, sink Sink) error {
 			return m.kill(ctx)
 		}
 	}
-	return m.clear(ctx, o.grace(), sink)
+	if err := m.clear(ctx, o.grace(), sink); err != nil {
+		return err
+	}
+	if o.Cold {
+		return m.forgetMemory(ctx, "the machine was stopped to boot anew")
+	}
+	return nil
 }
 
 // orderStop asks the agent to stop and waits for its end.
-func (m *Machine) orderStop(ctx context.Context, grace time.Duration) error {
+func (m *Machine) orderStop(ctx context.Context, o StopOptions) error {
+	grace, give := o.grace(), m.Agent().Stop
+	if o.Cold {
+		give = m.Agent().StopCold
+	}
 	ask, cancel := context.WithTimeout(ctx, launchPatience)
 	defer cancel()
 	tick := time.NewTicker(lockPause)
 	defer tick.Stop()
-	for err := m.Agent().Stop(ask, grace); err != nil; err = m.Agent().Stop(ask, grace) {
+	for err := give(ask, grace); err != nil; err = give(ask, grace) {
 		runs, lookErr := m.agentRuns(ctx)
 		if lookErr != nil || !runs {
 			return lookErr
@@ -141,7 +172,7 @@ func (m *Machine) kill(ctx context.Context) error {
 			}
 		}
 	}
-	return m.clear(ctx, 0, nil)
+	return errors.Join(m.clear(ctx, 0, nil), m.forgetMemory(ctx, "the machine was killed"))
 }
 
 // killPatience is how long an agent may take to kill its VM and end before it is killed itself.
@@ -223,7 +254,7 @@ type RemoveOptions struct {
 // Remove kills the machine and removes it with all its data.
 func (m *Machine) Remove(ctx context.Context, o RemoveOptions, sink Sink) error {
 	m.orderKill(ctx)
-	err := m.underLock(ctx, sink, func() error {
+	err := m.underBareLock(ctx, sink, func() error {
 		if err := m.kill(ctx); err != nil && !o.Force {
 			return err
 		}
@@ -245,11 +276,7 @@ func (m *Machine) remove(ctx context.Context, sink Sink) error {
 		return fmt.Errorf("remove machine %q: %w", m.Name, err)
 	}
 	err := errors.Join(atomicfile.SyncDir(s.Dir), os.RemoveAll(gone))
-	for _, image := range []string{m.Spec.Image, m.Spec.Previous} {
-		if image != "" {
-			err = errors.Join(err, s.Images.Release(context.WithoutCancel(ctx), image, m.Name))
-		}
-	}
+	err = errors.Join(err, m.release(context.WithoutCancel(ctx), func(string) bool { return true }))
 	if err != nil {
 		return fmt.Errorf("remove machine %q: %w", m.Name, err)
 	}

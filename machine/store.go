@@ -15,7 +15,7 @@ import (
 	"github.com/seed71221737/dev/vmimage"
 )
 
-// Store is the folder of this user's machines. It is safe for concurrent use, also by several processes. All fields but Env must be set.
+// Store is the folder of this user's machines. It is safe for concurrent use, also by several processes. All fields but Env and Containers must be set.
 type Store struct {
 	// Dir is where the machines' folders are: ~/.dev/machines.
 	Dir     string
@@ -26,6 +26,8 @@ type Store struct {
 	Agent  []string
 	Env    []string
 	Logger *slog.Logger
+	// Containers looks after containers in upgrades; nil: nobody does.
+	Containers Containers
 }
 
 // Machine is one machine of a store, as its folder was when it was read.

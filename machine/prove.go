@@ -1,0 +1,114 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/seed71221737/dev/hostagent"
+)
+
+const (
+	// provePatience is how long a machine may take, once its engine answers, to be well: services settle, containers start.
+	provePatience = 3 * time.Minute
+	// provePause is how often it is asked.
+	provePause = time.Second
+)
+
+// fatal are the codes of problems with which a new image does not pass. Others (a port that is taken, a folder that is not there) are not the image's.
+var fatal = []string{"guest", "guest-silent", "engine-silent", "link-lost", "failed"}
+
+// prove looks whether a machine that has just been started is well, and starts the containers that ran.
+func (m *Machine) prove(ctx context.Context, j *journal, sink Sink) error {
+	if err := m.awaitHealth(ctx); err != nil {
+		return err
+	}
+	return m.resume(ctx, j, sink)
+}
+
+// awaitHealth waits until the agent, the guest and the engine have nothing to complain about.
+func (m *Machine) awaitHealth(ctx context.Context) error {
+	wait, cancel := context.WithTimeout(ctx, provePatience)
+	defer cancel()
+	tick := time.NewTicker(provePause)
+	defer tick.Stop()
+	for {
+		problems, err := m.Agent().Health(wait)
+		if err == nil {
+			if err = complaint(problems); err == nil {
+				return nil
+			}
+		}
+		if errors.Is(err, hostagent.ErrNotRunning) {
+			return fmt.Errorf("the machine ended: %w", err)
+		}
+		select {
+		case <-wait.Done():
+			return fmt.Errorf("it is not well: %w", err)
+		case <-tick.C:
+		}
+	}
+}
+
+// complaint is what in the agent's problems an image is to blame for.
+func complaint(problems []hostagent.Problem) error {
+	var texts []string
+	for _, p := range problems {
+		if slices.Contains(fatal, p.Code) || strings.HasPrefix(p.Code, "stage-") {
+			texts = append(texts, p.Text)
+		}
+	}
+	if len(texts) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(texts, "; "))
+}
+
+// resume starts the containers that ran.
+func (m *Machine) resume(ctx context.Context, j *journal, sink Sink) error {
+	if m.store.Containers == nil || len(j.Containers) == 0 {
+		return nil
+	}
+	status := m.Status(ctx)
+	if !status.Phase.Up() {
+		return fmt.Errorf("it is %s", status.Phase)
+	}
+	wait, cancel := context.WithTimeout(ctx, provePatience)
+	defer cancel()
+	warnings, err := m.store.Containers.Resume(wait, status.Endpoint, j.Containers)
+	for _, w := range warnings {
+		sink.send(Event{Machine: m.Name, Warning: true, Text: w})
+	}
+	if err != nil {
+		return fmt.Errorf("start the containers that ran: %w", err)
+	}
+	return nil
+}
+
+// startAndResume starts the machine and its containers without asking more of it than that it starts.
+func (m *Machine) startAndResume(ctx context.Context, j *journal, sink Sink) error {
+	if err := m.startLocked(ctx, sink); err != nil {
+		return err
+	}
+	if err := m.resume(ctx, j, sink); err != nil {
+		sink.send(Event{Machine: m.Name, Warning: true, Text: err.Error()})
+	}
+	return nil
+}
+
+// withLines adds to an error what console and log said last, unless it has that.
+func (m *Machine) withLines(err error) error {
+	var failed *StartError
+	if errors.As(err, &failed) {
+		return err
+	}
+	return &StartError{
+		Name: m.Name, Err: err, LogFile: m.Dir.AgentLog(),
+		Console: lastLines(m.Dir.Console(), 0, logLines), Log: lastLines(m.Dir.AgentLog(), 0, logLines),
+	}
+}

@@ -1,0 +1,153 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/seed71221737/dev/engine/native/atomicfile"
+	"github.com/seed71221737/dev/machine/snapshots"
+	"github.com/seed71221737/dev/machine/sparse"
+)
+
+// diskSwitch is the replacement of a machine's data disk and spec by a snapshot's. All that takes long is done before it is written to the journal; what is
+// left are renames, which can be repeated.
+type diskSwitch struct {
+	// Disk is the new disk's name in the machine's folder.
+	Disk string `json:"disk"`
+	// Draft is the folder of the snapshot of what is there now, whose disk is the present one under a second name; Safety is that snapshot's name. Both are
+	// empty where none is kept.
+	Draft  string `json:"draft,omitempty"`
+	Safety string `json:"safety,omitempty"`
+	// Spec is the new machine.yaml.
+	Spec string `json:"spec"`
+}
+
+// newDisk is the name of a disk that is about to replace the data disk.
+const newDisk = "data.img.new"
+
+// prepareSwitch puts a snapshot's disk beside the machine's, and what is there now into a snapshot of its own, unless safety is empty.
+func (m *Machine) prepareSwitch(ctx context.Context, snap snapshots.Snapshot, spec Spec, safety, reason string) (*diskSwitch, error) {
+	if err := m.sweepChange(""); err != nil {
+		return nil, err
+	}
+	text, err := encodeSpec(spec)
+	if err != nil {
+		return nil, err
+	}
+	s := &diskSwitch{Disk: newDisk, Spec: string(text)}
+	if err := m.snapshotStore().Extract(ctx, snap, m.Dir.file(newDisk)); err != nil {
+		return nil, err
+	}
+	if safety == "" {
+		return s, atomicfile.SyncDir(string(m.Dir))
+	}
+	draft, err := m.draftOfPresent(ctx, safety, reason)
+	if err != nil {
+		return nil, errors.Join(err, m.sweepChange(""))
+	}
+	s.Draft, s.Safety = draft.Folder(), safety
+	return s, atomicfile.SyncDir(string(m.Dir))
+}
+
+// draftOfPresent makes a snapshot of a stopped machine, up to its last step, without copying its disk: once the disk has been replaced, the draft's is the
+// only name that it has.
+func (m *Machine) draftOfPresent(ctx context.Context, name, reason string) (*snapshots.Draft, error) {
+	draft, err := m.snapshotStore().Begin(name)
+	if err != nil {
+		return nil, err
+	}
+	described, err := m.describe(snapshots.Stopped)
+	described.Reason = reason
+	if err == nil {
+		err = draft.Seal(ctx, described, m.Dir.DataDisk())
+	}
+	if err == nil && os.Link(m.Dir.DataDisk(), draft.Disk()) != nil { // a file system without second names
+		err = sparse.Copy(ctx, draft.Disk(), m.Dir.DataDisk())
+	}
+	if err == nil {
+		err = atomicfile.SyncDir(filepath.Dir(draft.Disk()))
+	}
+	if err != nil {
+		return nil, errors.Join(err, draft.Discard())
+	}
+	return draft, nil
+}
+
+// finishSwitch puts disk and spec in place. It can be killed and repeated at any point.
+func (m *Machine) finishSwitch(ctx context.Context, s *diskSwitch) error {
+	if err := m.dropMemory(); err != nil {
+		return err
+	}
+	err := os.Rename(m.Dir.file(filepath.Base(s.Disk)), m.Dir.DataDisk())
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // it was done before the crash
+	}
+	if err := errors.Join(err, atomicfile.SyncDir(string(m.Dir))); err != nil {
+		return fmt.Errorf("put the disk of machine %q in place: %w", m.Name, err)
+	}
+	spec, err := ParseSpec(m.Dir.Spec(), []byte(s.Spec))
+	if err != nil {
+		return err
+	}
+	if err := writeSpec(m.Dir, spec); err != nil {
+		return err
+	}
+	if err := m.commitDraft(s); err != nil {
+		return err
+	}
+	if err := m.reload(); err != nil {
+		return err
+	}
+	return m.releaseOthers(context.WithoutCancel(ctx))
+}
+
+// commitDraft makes what was there before a snapshot.
+func (m *Machine) commitDraft(s *diskSwitch) error {
+	if s.Draft == "" {
+		return nil
+	}
+	draft, err := m.snapshotStore().Reopen(s.Draft, s.Safety)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it was done before the crash
+	}
+	if err == nil {
+		_, err = draft.Commit()
+	}
+	return err
+}
+
+// sweepChange removes what an interrupted command left that had not changed anything yet. The machine's lock is held.
+func (m *Machine) sweepChange(keep string) error {
+	err := os.Remove(m.Dir.file(newDisk))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, m.snapshotStore().Sweep(keep))
+}
+
+// dropMemory removes a saved memory, which fits only the disk and the image that it was saved with.
+func (m *Machine) dropMemory() error {
+	if err := os.RemoveAll(m.Dir.file("memory")); err != nil {
+		return fmt.Errorf("drop the saved memory of machine %q: %w", m.Name, err)
+	}
+	return nil
+}
+
+// automaticName is a name for a snapshot that dev takes by itself, which no other has.
+func (m *Machine) automaticName(what string) string {
+	now := time.Now()
+	for {
+		name := what + "-" + now.UTC().Format("20060102-150405")
+		if _, err := m.snapshotStore().Get(name); err != nil {
+			return name
+		}
+		now = now.Add(time.Second)
+	}
+}
