@@ -18,6 +18,7 @@ import (
 
 	"github.com/seed71221737/dev/hostagent"
 	"github.com/seed71221737/dev/hostagent/network"
+	"github.com/seed71221737/dev/hostagent/reclaim"
 	"github.com/seed71221737/dev/vmimage/guest/proto"
 )
 
@@ -55,6 +56,7 @@ type agent struct {
 	// onLife is called in order in each life, once the guest has been told what it has to know: after each boot, and each restoration. An error fails the life;
 	// what the machine can live without is a problem instead.
 	onLife  []func(ctx context.Context, l *life) error
+	trimmer *reclaim.Trimmer // from the first life on
 	closers []closer
 }
 
@@ -106,6 +108,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	a.ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	a.link = newLink(a)
+	a.onLife = append(a.onLife, a.giveBack)
 	defer func() { err = errors.Join(err, a.close()) }()
 	if err := a.serveControl(); err != nil {
 		return err

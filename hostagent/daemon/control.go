@@ -32,6 +32,7 @@ func (a *agent) serveControl() error {
 	mux.HandleFunc("GET /v1/health", func(w http.ResponseWriter, r *http.Request) { answer(w, a.health(r.Context())) })
 	mux.HandleFunc("GET /v1/events", a.serveEvents)
 	mux.HandleFunc("POST /v1/copy-disk", a.serveCopyDisk)
+	mux.HandleFunc("POST /v1/grow-disk", a.serveGrowDisk)
 	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, r *http.Request) {
 		grace, err := time.ParseDuration(r.URL.Query().Get("grace"))
 		if err != nil || grace < 0 {

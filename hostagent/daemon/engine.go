@@ -76,12 +76,13 @@ const (
 	eventsOverlap = 5 * time.Second
 )
 
-// watchPorts tells update about each container's published ports: those of all containers first, and after each new beginning; then what changes.
-// It returns when the stream ends.
-func watchPorts(ctx context.Context, c *client.Client, all func(map[string]containerPorts), one func(id string, p *containerPorts)) error {
+// watchPorts tells about each container's published ports: those of all containers first, and after each new beginning; then what changes. removed is called
+// when something was removed from the disk. It returns when the stream ends.
+func watchPorts(ctx context.Context, c *client.Client, all func(map[string]containerPorts), one func(id string, p *containerPorts), removed func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	filters := client.Filters{}.Add("type", "container", "network").Add("event", "start", "die", "destroy", "rename", "connect", "disconnect")
+	filters := client.Filters{}.Add("type", "container", "network", "image", "volume", "builder").
+		Add("event", "start", "die", "destroy", "rename", "connect", "disconnect", "delete", "prune")
 	since := strconv.FormatInt(time.Now().Add(-eventsOverlap).Unix(), 10)
 	stream := c.Events(ctx, client.EventsListOptions{Filters: filters, Since: since})
 	// What happens while the list is made is in the stream.
@@ -93,6 +94,9 @@ func watchPorts(ctx context.Context, c *client.Client, all func(map[string]conta
 	for {
 		select {
 		case m := <-stream.Messages:
+			if frees(m) {
+				removed()
+			}
 			id, gone := concerns(m)
 			if id == "" {
 				continue
@@ -133,10 +137,18 @@ func listPorts(ctx context.Context, c *client.Client) (map[string]containerPorts
 	return found, nil
 }
 
-// concerns says which container an event is about, and whether it is sure to have no ports after it.
+// frees says whether an event is of something that was removed from the disk.
+func frees(m events.Message) bool {
+	return m.Type != events.NetworkEventType && (m.Action == events.ActionDestroy || m.Action == events.ActionDelete || m.Action == events.ActionPrune)
+}
+
+// concerns says which container an event is about, empty if none, and whether it is sure to have no ports after it.
 func concerns(m events.Message) (id string, gone bool) {
-	if m.Type == events.NetworkEventType {
+	switch {
+	case m.Type == events.NetworkEventType:
 		return m.Actor.Attributes["container"], false
+	case m.Type != events.ContainerEventType || m.Action == events.ActionPrune:
+		return "", false
 	}
 	return m.Actor.ID, m.Action == events.ActionDie || m.Action == events.ActionDestroy
 }

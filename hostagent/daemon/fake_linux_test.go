@@ -5,6 +5,7 @@ package daemon
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -57,6 +58,23 @@ type fakeVM struct {
 	ignorePowerOff, ignoreButton bool
 	pressed, killed              bool
 	mu                           sync.Mutex
+	card                         net.Conn
+	// suspending is called before the memory is saved; its error is Suspend's.
+	suspending func(context.Context) error
+}
+
+// Suspend saves a few bytes.
+func (v *fakeVM) Suspend(ctx context.Context, file string) error {
+	if v.suspending != nil {
+		if err := v.suspending(ctx); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(file, []byte("memory"), 0o600); err != nil {
+		return err
+	}
+	v.off()
+	return nil
 }
 
 func (v *fakeVM) Done() <-chan struct{} { return v.done }
@@ -98,6 +116,90 @@ type fakeMachine struct {
 	ended  chan error
 	cancel context.CancelFunc
 	finish func()
+	memory *fakeMemory
+	// onBoot is called for each guest, before its agent serves; booted counts the guests, thawed tells what they were told after a restoration.
+	onBoot func(*networktest.Guest)
+	grow   func(ctx context.Context, bytes int64) error // the guest's
+	mu     sync.Mutex
+	booted int
+	thawed []proto.AfterRestore
+}
+
+// guests is how many guests there were so far, and how many of them were restored.
+func (m *fakeMachine) guests() (booted, restored int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.booted, len(m.thawed)
+}
+
+// fakeMemory keeps at most one state, as long as the test.
+type fakeMemory struct {
+	file string
+
+	mu       sync.Mutex
+	saved    *Saved
+	taken    bool
+	refuse   string // why the next Take finds nothing
+	commit   error  // of Commit
+	consumed int
+	drops    []string
+}
+
+func (f *fakeMemory) Take(context.Context) (Saved, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.refuse != "" {
+		defer func() { f.saved, f.refuse = nil, "" }()
+		return Saved{Why: f.refuse}, nil
+	}
+	if f.saved == nil {
+		return Saved{}, nil
+	}
+	f.taken = true
+	s := *f.saved
+	s.File = f.file
+	return s, nil
+}
+
+func (f *fakeMemory) Consume(context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.saved == nil || !f.taken {
+		return errors.New("nothing was taken")
+	}
+	f.saved, f.taken = nil, false
+	f.consumed++
+	return nil
+}
+
+func (f *fakeMemory) New() string { return f.file }
+
+func (f *fakeMemory) Commit(_ context.Context, s Saved) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.commit != nil {
+		return f.commit
+	}
+	if _, err := os.Stat(f.file); err != nil {
+		return err
+	}
+	f.saved = &s
+	return nil
+}
+
+func (f *fakeMemory) Drop(_ context.Context, why string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.saved, f.taken = nil, false
+	f.drops = append(f.drops, why)
+	return nil
+}
+
+// kept is the state that is there, or nil.
+func (f *fakeMemory) kept() *Saved {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.saved
 }
 
 func newFakeMachine(t *testing.T) *fakeMachine {
@@ -113,14 +215,24 @@ func newFakeMachine(t *testing.T) *fakeMachine {
 	}
 	login, _ := newKeyPair(t)
 	host, hostPEM := newKeyPair(t)
-	m.vm = &fakeVM{t: t, done: make(chan struct{})}
-	m.vm.off = sync.OnceFunc(func() { close(m.vm.done) })
+	m.vm = newFakeVM(t)
 	m.vm.engine = newFakeEngine(t, filepath.Join(dir, "engine.sock"))
+	m.memory = &fakeMemory{file: m.file("memory")}
 	m.o = Options{
 		Machine: "test", RunLock: m.file("run.lock"), Control: m.file("agent.sock"), Docker: m.file("docker.sock"), Network: m.file("net.sock"),
 		Console: m.file("console"), Seed: m.file("seed"), MAC: networktest.MAC, Key: login, HostKey: host.PublicKey(),
-		WriteSeed: func(SeedParts) error { return nil }, Logger: slog.New(slog.DiscardHandler), StopGrace: patience,
-		Start: func(_ context.Context, l hostagent.Link) (hostagent.VM, error) {
+		WriteSeed: m.writeSeed, Logger: slog.New(slog.DiscardHandler), StopGrace: patience,
+		Start: func(ctx context.Context, l hostagent.Link) (hostagent.VM, error) {
+			if m.booted > 0 { // the memory of the last one
+				next := newFakeVM(t)
+				next.engine = m.vm.engine
+				m.vm = next
+			}
+			if l.Loaded != nil {
+				if err := l.Loaded(ctx); err != nil {
+					return nil, err
+				}
+			}
 			m.boot(l, hostPEM, login)
 			return m.vm, nil
 		},
@@ -128,6 +240,26 @@ func newFakeMachine(t *testing.T) *fakeMachine {
 	}
 	m.client = hostagent.Dial(m.o.Control)
 	return m
+}
+
+// writeSeed writes as much of a seed as the agent reads back.
+func (m *fakeMachine) writeSeed(p SeedParts) error {
+	disk, err := proto.EncodeSeed(proto.Seed{Hostname: "fake", LinkSecret: p.LinkSecret, Time: p.Time})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(m.o.Seed, disk, 0o600)
+}
+
+func newFakeVM(t testing.TB) *fakeVM {
+	v := &fakeVM{t: t, done: make(chan struct{})}
+	v.off = sync.OnceFunc(func() {
+		close(v.done)
+		if v.card != nil {
+			_ = v.card.Close()
+		}
+	})
+	return v
 }
 
 func (m *fakeMachine) file(name string) string { return filepath.Join(m.dir, name) }
@@ -139,8 +271,16 @@ func (m *fakeMachine) boot(l hostagent.Link, hostPEM string, login ssh.Signer) {
 		m.t.Error(err)
 		return
 	}
-	m.vm.guest = networktest.NewGuest(m.t, card, m.at.Gateway, mtu, m.at.Guest, m.at.Loopback)
-	listener, err := m.vm.guest.Listen(netip.AddrPortFrom(m.at.Guest, 22))
+	vm := m.vm
+	vm.card = card
+	vm.guest = networktest.NewGuest(m.t, card, m.at.Gateway, mtu, m.at.Guest, m.at.Loopback)
+	m.mu.Lock()
+	m.booted++
+	m.mu.Unlock()
+	if m.onBoot != nil {
+		m.onBoot(vm.guest)
+	}
+	listener, err := vm.guest.Listen(netip.AddrPortFrom(m.at.Guest, 22))
 	if err != nil {
 		m.t.Error(err)
 		return
@@ -150,11 +290,11 @@ func (m *fakeMachine) boot(l hostagent.Link, hostPEM string, login ssh.Signer) {
 		HostKey: []byte(hostPEM), AuthorizedKeys: ssh.MarshalAuthorizedKey(login.PublicKey()), Shell: m.file("shell"), AgentSocket: m.file("keys.sock"),
 		Log: slog.New(slog.DiscardHandler),
 		Control: &guestagent.Control{Program: "fake", StatusFile: m.file("status.json"), LogDir: m.dir, DataDir: m.dir, Docker: m.o.engineSocket, Power: func(bool) error {
-			if !m.vm.ignorePowerOff {
-				m.vm.off()
+			if !vm.ignorePowerOff {
+				vm.off()
 			}
 			return nil
-		}, Mount: func(proto.Mount) error { return nil }},
+		}, Mount: func(proto.Mount) error { return nil }, Grow: m.grow, Freeze: func() error { return nil }, Thaw: m.thaw},
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
@@ -164,6 +304,14 @@ func (m *fakeMachine) boot(l hostagent.Link, hostPEM string, login ssh.Signer) {
 		cancel()
 		<-served
 	})
+}
+
+// thaw notes what a restored guest is told.
+func (m *fakeMachine) thaw(p proto.AfterRestore) (proto.AfterRestored, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.thawed = append(m.thawed, p)
+	return proto.AfterRestored{}, nil
 }
 
 // begin starts the agent.
@@ -226,7 +374,12 @@ func (m *fakeMachine) end() error {
 // fakeEngine is what the agent asks of the Docker API, on a unix socket.
 type fakeEngine struct {
 	mu         sync.Mutex
-	containers map[string]api.PortMap
+	containers map[string]api.PortMap // that run
+	exited     map[string]api.PortMap // that do not
+	policies   map[string]container.RestartPolicyMode
+	labels     map[string]map[string]string
+	stopping   func(id string) // called for each that is stopped
+	ordered    []string        // "stop a", "start a", in order
 	streams    map[chan events.Message]bool
 	past       []events.Message
 	asked      []string // what was asked about containers and events, in order
@@ -241,7 +394,10 @@ func newFakeEngine(t testing.TB, socket string) *fakeEngine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &fakeEngine{containers: map[string]api.PortMap{}, streams: map[chan events.Message]bool{}}
+	e := &fakeEngine{
+		containers: map[string]api.PortMap{}, exited: map[string]api.PortMap{}, policies: map[string]container.RestartPolicyMode{},
+		labels: map[string]map[string]string{}, streams: map[chan events.Message]bool{},
+	}
 	server := &http.Server{Handler: e, ReadHeaderTimeout: patience}
 	served := make(chan struct{})
 	go func() {
@@ -272,11 +428,19 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.asked = append(e.asked, "list")
 		list := []container.Summary{}
 		for id := range e.containers {
-			list = append(list, container.Summary{ID: id})
+			list = append(list, container.Summary{ID: id, Names: []string{"/" + id}, State: container.StateRunning, Labels: e.labels[id]})
+		}
+		for id := range e.exited {
+			if r.URL.Query().Get("all") != "" {
+				list = append(list, container.Summary{ID: id, Names: []string{"/" + id}, State: container.StateExited, Labels: e.labels[id]})
+			}
 		}
 		_ = json.NewEncoder(w).Encode(list)
 	case name == "json":
 		e.inspect(w, filepath.Base(filepath.Dir(r.URL.Path)))
+	case name == "stop" || name == "start":
+		e.order(name, filepath.Base(filepath.Dir(r.URL.Path)))
+		w.WriteHeader(http.StatusNoContent)
 	default:
 		http.NotFound(w, r)
 	}
@@ -291,14 +455,54 @@ func (e *fakeEngine) inspect(w http.ResponseWriter, id string) {
 		w.WriteHeader(http.StatusInternalServerError)
 		return
 	}
-	ports, ok := e.containers[id]
-	if !ok {
+	ports, running := e.containers[id]
+	_, exited := e.exited[id]
+	if !running && !exited {
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}
+	state := &container.State{Running: running, StartedAt: "2026-01-01T00:00:00Z"}
+	if exited {
+		state.ExitCode = 143
+	}
 	_ = json.NewEncoder(w).Encode(container.InspectResponse{
-		ID: id, Name: "/" + id, State: &container.State{Running: true}, NetworkSettings: &container.NetworkSettings{Ports: ports},
+		ID: id, Name: "/" + id, State: state, NetworkSettings: &container.NetworkSettings{Ports: ports},
+		HostConfig: &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: e.policies[id]}},
 	})
+}
+
+// order stops or starts a container.
+func (e *fakeEngine) order(what, id string) {
+	e.mu.Lock()
+	e.ordered = append(e.ordered, what+" "+id)
+	ports, running := e.containers[id]
+	if !running {
+		ports = e.exited[id]
+	}
+	hook := e.stopping
+	e.mu.Unlock()
+	if what == "stop" && hook != nil {
+		hook(id)
+	}
+	switch {
+	case what == "stop" && running:
+		e.change(events.ActionDie, id, func() {
+			delete(e.containers, id)
+			e.exited[id] = ports
+		})
+	case what == "start" && !running:
+		e.change(events.ActionStart, id, func() {
+			delete(e.exited, id)
+			e.containers[id] = ports
+		})
+	}
+}
+
+// orders are what was stopped and started so far.
+func (e *fakeEngine) orders() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.ordered)
 }
 
 func (e *fakeEngine) stream(w http.ResponseWriter, r *http.Request) {

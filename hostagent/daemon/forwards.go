@@ -74,7 +74,7 @@ func (f *forwards) follow(ctx context.Context, synced func()) {
 					f.containers[id] = *p
 				}
 			})
-		})
+		}, f.a.trimmer.Freed)
 		if ctx.Err() != nil {
 			return
 		}

@@ -122,7 +122,7 @@ func (g *gate) tryPass(r reach) *visit {
 	return nil
 }
 
-// passAwake is tryPass for who neither waits nor wakes.
+// passAwake is tryPass for who neither waits nor wakes. As it is the agent's own doing, it does not make the machine stay awake longer.
 func (g *gate) passAwake(r reach) *visit {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -130,13 +130,14 @@ func (g *gate) passAwake(r reach) *visit {
 		return nil
 	}
 	g.inside++
-	return &visit{gate: g, active: true}
+	return &visit{gate: g, active: true, ours: true}
 }
 
 // visit is somebody's use of the machine, which keeps it awake while it is active. It is safe for concurrent use.
 type visit struct {
 	gate          *gate
 	active, ended bool // under the gate's lock
+	ours          bool // the agent's own
 }
 
 // use says whether the visit is active. An idle one does not keep the machine awake, and ends with its sleep.
@@ -153,7 +154,9 @@ func (v *visit) use(active bool) {
 	} else {
 		g.inside--
 	}
-	g.quiet = time.Now()
+	if !v.ours {
+		g.quiet = time.Now()
+	}
 }
 
 // end ends the visit; a second time does no harm.

@@ -55,6 +55,10 @@ type Options struct {
 	SleepContainers bool
 	// Containers is the file that names the containers that a stop has ended and the next start starts again; "": containers.json beside RunLock.
 	Containers string
+	// ReclaimMemory has memory that the guest does not need given back to the host. MemoryBytes is what the guest was given, CPUs its processors.
+	ReclaimMemory bool
+	MemoryBytes   int64
+	CPUs          int
 	// StopGrace is how long an orderly stop may take before the power button is pressed, where the request does not say it; 0: 30 s.
 	StopGrace time.Duration
 	Logger    *slog.Logger
