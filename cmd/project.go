@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"path/filepath"
 	"slices"
 
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/types"
 
 	"github.com/seed71221737/dev/compose"
+	"github.com/seed71221737/dev/engine/config"
+	"github.com/seed71221737/dev/engine/projectcache"
 )
 
 // loadOptions are what the global flags say about reading Compose files.
@@ -31,6 +34,7 @@ func (a *app) loadOptions() (compose.LoadOptions, error) {
 		AllResources:  a.allResources,
 		Warn:          func(w compose.Warning) { a.warn(w.String()) },
 	}
+	o.Cache = a.projectCache()
 	var err error
 	if o.Remotes, err = a.remoteLoaders(); err != nil {
 		return o, err
@@ -41,6 +45,15 @@ func (a *app) loadOptions() (compose.LoadOptions, error) {
 		}
 	}
 	return o, nil
+}
+
+// projectCache keeps what Compose files came to, in the user's folder; nil for one who borrows root's rights, as root's files would be in the user's way.
+func (a *app) projectCache() compose.Cache {
+	dir, err := config.Dir(a.getenv)
+	if err != nil || a.invoker() != nil {
+		return nil
+	}
+	return projectcache.Cache{Dir: filepath.Join(dir, filepath.FromSlash(projectcache.DirName)), Version: Version}
 }
 
 // load reads the project. services are enabled with all they need, even when they are in an inactive profile, and others are left out; none

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -17,6 +16,8 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/volume"
+
+	"github.com/seed71221737/dev/internal/lazyregexp"
 )
 
 // mounts converts everything mounted into the container: volumes, the volumes of the container it replaces, tmpfs, and the configs and
@@ -183,7 +184,7 @@ func tmpfsOptions(o *types.ServiceVolumeTmpfs) *mount.TmpfsOptions {
 }
 
 // anonymousName is what the engine calls a volume that was given no name.
-var anonymousName = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var anonymousName = lazyregexp.New(`^[0-9a-f]{64}$`)
 
 // AnonymousVolumes lists the volumes of a container that its successor keeps: those without a name of their own, whether the service or
 // its image asked for them. Left out are those that the service asked for when the container was made and does not any more, and

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"regexp"
 	"slices"
 	"strconv"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/container"
+
+	"github.com/seed71221737/dev/internal/lazyregexp"
 )
 
 // resources converts the limits of a container and the devices it gets. deploy.resources wins over the older fields.
@@ -100,7 +101,7 @@ func deviceRequest(d types.DeviceRequest, capabilities []string) container.Devic
 }
 
 // cdiName matches the name of a device in the Container Device Interface: vendor.com/class=name.
-var cdiName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]*[A-Za-z0-9]/[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?=[A-Za-z0-9]([A-Za-z0-9_.:-]*[A-Za-z0-9])?$`)
+var cdiName = lazyregexp.New(`^[A-Za-z][A-Za-z0-9_.-]*[A-Za-z0-9]/[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?=[A-Za-z0-9]([A-Za-z0-9_.:-]*[A-Za-z0-9])?$`)
 
 // devices converts device nodes, CDI devices and gpus.
 func devices(s types.ServiceConfig, r *container.Resources) {

@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
+
+	"github.com/seed71221737/dev/internal/lazyregexp"
 )
 
 // DiffServices lists the fields that differ between what a container was made from and what is wanted, as far as the configuration hash covers
@@ -158,14 +159,14 @@ func mask(name string, v any) any {
 
 var (
 	// secretName matches names of variables, labels and options that hold secrets.
-	secretName = regexp.MustCompile(`(?i)pass|secret|token|credential|private|apikey|api_key|accesskey|basicauth|` +
+	secretName = lazyregexp.New(`(?i)pass|secret|token|credential|private|apikey|api_key|accesskey|basicauth|` +
 		`(^|[^a-z])(key|keys|auth|pwd|pw|dsn|salt|cert|pin|cookie|session|license|sig|signature|webhook)($|[^a-z])`)
 	// userInfo matches the password in a URL.
-	userInfo = regexp.MustCompile(`(://[^\s/:@]*:)[^\s/@]+@`)
+	userInfo = lazyregexp.New(`(://[^\s/:@]*:)[^\s/@]+@`)
 	// assignment matches NAME=VALUE and --name VALUE in command lines and lists, where the name is that of a secret.
-	assignment = regexp.MustCompile(`(?i)([\w-]*(?:pass(?:word|wd)?|secret|token|api[_-]?key|credentials?)[\w-]*(?:=|:\s*|\s+))("[^"]*"|'[^']*'|[^\s,;&]+)`)
+	assignment = lazyregexp.New(`(?i)([\w-]*(?:pass(?:word|wd)?|secret|token|api[_-]?key|credentials?)[\w-]*(?:=|:\s*|\s+))("[^"]*"|'[^']*'|[^\s,;&]+)`)
 	// secretLook matches what is a secret by its own look: private keys, the tokens of well-known services, JWTs.
-	secretLook = regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY|\b(gh[a-z]|github_pat|glpat|xox[a-z]|sk|rk|pk)[-_][A-Za-z0-9_-]{16,}|` +
+	secretLook = lazyregexp.New(`-----BEGIN [A-Z ]*PRIVATE KEY|\b(gh[a-z]|github_pat|glpat|xox[a-z]|sk|rk|pk)[-_][A-Za-z0-9_-]{16,}|` +
 		`\bAKIA[0-9A-Z]{16}\b|\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{4,}`)
 )
 
@@ -173,8 +174,8 @@ func maskText(name, text string) string {
 	if text != "" && (secretName.MatchString(name) || secretLook.MatchString(text)) {
 		return masked
 	}
-	text = userInfo.ReplaceAllString(text, "${1}"+masked+"@")
-	return assignment.ReplaceAllString(text, "${1}"+masked)
+	text = userInfo.Get().ReplaceAllString(text, "${1}"+masked+"@")
+	return assignment.Get().ReplaceAllString(text, "${1}"+masked)
 }
 
 // unionKeys lists the keys of both maps in order.

@@ -20,6 +20,9 @@ type Variables struct {
 // Providers lists the services that are run by an external program, among the named ones (all if none are named) and what they depend on; what is
 // depended on comes first.
 func Providers(p *types.Project, names []string, noDeps bool) ([]types.ServiceConfig, error) {
+	if !hasProviders(p) {
+		return nil, nil
+	}
 	order, err := dependencyOrder(p)
 	if err != nil {
 		return nil, err
@@ -53,10 +56,27 @@ func Providers(p *types.Project, names []string, noDeps bool) ([]types.ServiceCo
 	return found, nil
 }
 
+func hasProviders(p *types.Project) bool {
+	for _, s := range p.Services {
+		if s.Provider != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// NeededBy lists the services with containers that a service depends on, itself not among them. The project need not have it any more.
+func NeededBy(p *types.Project, s types.ServiceConfig) []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(s.DependsOn)), func(name string) bool {
+		needed, ok := p.Services[name]
+		return !ok || needed.Provider != nil
+	})
+}
+
 // WithoutProviders returns the project without the services that external programs run. Services that depend on one depend on it no more, and get
 // the variables that it gave.
 func WithoutProviders(p *types.Project, given map[string]Variables) *types.Project {
-	if !slices.ContainsFunc(slices.Collect(maps.Values(p.Services)), func(s types.ServiceConfig) bool { return s.Provider != nil }) {
+	if !hasProviders(p) {
 		return p
 	}
 	q := *p
@@ -119,7 +139,12 @@ const (
 
 // UsesAPISocket reports whether a service of the project has use_api_socket.
 func UsesAPISocket(p *types.Project) bool {
-	return slices.ContainsFunc(slices.Collect(maps.Values(p.Services)), func(s types.ServiceConfig) bool { return s.UseAPISocket })
+	for _, s := range p.Services {
+		if s.UseAPISocket {
+			return true
+		}
+	}
+	return false
 }
 
 // WithAPISocket returns the project with what use_api_socket stands for written out: socket, a path on the engine's host, is mounted where clients look

@@ -58,6 +58,9 @@ type LoadOptions struct {
 	// Remotes fetch Compose files that have an address instead of a path: given, included or extended. Without them addresses are refused.
 	Remotes []loader.ResourceLoader
 
+	// Cache keeps what files come to; nil: they are decoded each time. Only [Load] uses it.
+	Cache Cache
+
 	// Warn is told, before Load returns, of what the user should know but that stops nothing. Nil: forget it.
 	Warn func(Warning)
 }
@@ -104,7 +107,8 @@ func Load(ctx context.Context, o LoadOptions) (*types.Project, error) {
 
 // load reads the files and transforms what they say.
 func (r *reading) load(ctx context.Context) (*types.Project, error) {
-	p, err := guard(func() (*types.Project, error) { return loader.LoadWithContext(ctx, r.details(), r.configure) })
+	r.chooseName()
+	p, err := guard(func() (*types.Project, error) { return r.decode(ctx) })
 	if err != nil {
 		return nil, r.files.explain(err)
 	}
@@ -120,6 +124,7 @@ func Model(ctx context.Context, o LoadOptions) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.chooseName()
 	model, err := guard(func() (map[string]any, error) { return loader.LoadModelWithContext(ctx, r.details(), r.configure) })
 	if err != nil {
 		return nil, r.files.explain(err)
@@ -154,6 +159,9 @@ type reading struct {
 	envFiles      []string
 	projectDir    string
 	nameDir       string // the folder that the project is named after
+	name          string // the project's, unless the files name it; named: it is no suggestion only
+	named         bool
+	readsMore     bool // the files include or extend others
 	compatibility bool
 	unset         *unsetVariables
 }
@@ -195,7 +203,10 @@ func (r *reading) details() types.ConfigDetails {
 
 // withoutVersion blanks the obsolete version: at the start, which warnings tells of: compose-go would log it.
 func withoutVersion(content []byte) []byte {
-	at := leadingVersion.FindSubmatchIndex(content)
+	if !bytes.Contains(content, []byte("version")) {
+		return content
+	}
+	at := leadingVersion.Get().FindSubmatchIndex(content)
 	if at == nil {
 		return content
 	}
@@ -212,25 +223,32 @@ func (r *reading) configure(l *loader.Options) {
 	l.SkipResolveEnvironment = true // finish does it, for the selected services only
 	l.ResolvePaths = !o.NoPathResolution
 	l.ConvertWindowsPaths = l.ResolvePaths && utils.StringToBool(r.env[windowsPathsVariable])
-	l.Profiles = o.Profiles
-	if len(l.Profiles) == 0 {
-		for _, name := range strings.Split(r.env[consts.ComposeProfiles], ",") {
-			l.Profiles = append(l.Profiles, strings.TrimSpace(name))
-		}
-	}
+	l.Profiles = r.profiles()
 	l.ResourceLoaders = o.resourceLoaders()
 	l.Interpolate.Substitute = r.unset.substitute
 	l.Interpolate.TypeCastMapping = r.casts(l.Interpolate.TypeCastMapping)
-	r.setName(l)
+	l.SetProjectName(r.name, r.named)
 }
 
-// setName gives the loader the project's name, unless the files name the project themselves.
-func (r *reading) setName(l *loader.Options) {
+// profiles are those to enable.
+func (r *reading) profiles() []string {
+	if len(r.o.Profiles) > 0 {
+		return r.o.Profiles
+	}
+	var all []string
+	for _, name := range strings.Split(r.env[consts.ComposeProfiles], ",") {
+		all = append(all, strings.TrimSpace(name))
+	}
+	return all
+}
+
+// chooseName decides on the project's name, unless the files name the project themselves.
+func (r *reading) chooseName() {
 	switch {
 	case r.o.ProjectName != "":
-		l.SetProjectName(r.o.ProjectName, true)
+		r.name, r.named = r.o.ProjectName, true
 	case r.env[consts.ComposeProjectName] != "":
-		l.SetProjectName(r.env[consts.ComposeProjectName], true)
+		r.name, r.named = r.env[consts.ComposeProjectName], true
 	case !r.files.nameProject():
 		folder := filepath.Base(r.nameDir)
 		if r.o.FolderName != nil {
@@ -238,9 +256,8 @@ func (r *reading) setName(l *loader.Options) {
 		} else if real, err := filepath.EvalSymlinks(r.nameDir); err == nil && filepath.Base(real) != folder {
 			r.o.Warn(Warning{Text: fmt.Sprintf("the project is named %q after a symbolic link, not after the folder it leads to", folder)})
 		}
-		name := loader.NormalizeProjectName(folder)
-		// "Explicit" spares a second parse of all files in search of a name.
-		l.SetProjectName(name, name != "")
+		r.name = loader.NormalizeProjectName(folder)
+		r.named = r.name != "" // which spares a second parse of all files in search of a name
 	}
 }
 

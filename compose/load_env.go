@@ -16,6 +16,8 @@ import (
 	"github.com/compose-spec/compose-go/v2/interpolation"
 	"github.com/compose-spec/compose-go/v2/template"
 	"github.com/compose-spec/compose-go/v2/tree"
+
+	"github.com/seed71221737/dev/internal/lazyregexp"
 )
 
 // unsetVariables remembers the variables that were used without being set and without a default.
@@ -83,7 +85,7 @@ func variableLength(text string) int {
 	case strings.HasPrefix(text, "$$"):
 		return 2
 	case !strings.HasPrefix(text, "${"):
-		return 1 + len(variableName.FindString(text[1:]))
+		return 1 + len(variableName.Get().FindString(text[1:]))
 	}
 	open := 0
 	for i := 1; i < len(text); i++ {
@@ -101,7 +103,7 @@ func variableLength(text string) int {
 }
 
 // variableName matches the name of a variable at the start of a text.
-var variableName = regexp.MustCompile(`^(?i:[_a-z][_a-z0-9]*)`)
+var variableName = lazyregexp.New(`^(?i:[_a-z][_a-z0-9]*)`)
 
 // maxNesting bounds ${A:-${B:-…}}.
 const maxNesting = 32
@@ -133,10 +135,10 @@ func withDefault(name string) *regexp.Regexp {
 }
 
 // obsoleteVersion matches the top-level version: that old files start with.
-var obsoleteVersion = regexp.MustCompile(`(?m)^["']?version["']?[ \t]*:`)
+var obsoleteVersion = lazyregexp.New(`(?m)^["']?version["']?[ \t]*:`)
 
 // leadingVersion matches it where it usually is, before everything else.
-var leadingVersion = regexp.MustCompile(`\A(?:[ \t\r]*(?:#.*)?\n|---[ \t\r]*\n)*(["']?version["']?[ \t]*:[ \t]*["']?[\w.]+["']?[ \t]*(?:#.*)?)(?:\r?\n|\z)`)
+var leadingVersion = lazyregexp.New(`\A(?:[ \t\r]*(?:#.*)?\n|---[ \t\r]*\n)*(["']?version["']?[ \t]*:[ \t]*["']?[\w.]+["']?[ \t]*(?:#.*)?)(?:\r?\n|\z)`)
 
 // warnings reports what was noticed while the files were read.
 func (r *reading) warnings() {
@@ -146,7 +148,10 @@ func (r *reading) warnings() {
 		r.o.Warn(Warning{File: file, Line: line, Text: fmt.Sprintf("the variable %q is not set; it counts as empty", name)})
 	}
 	for _, f := range r.files.given {
-		if at := obsoleteVersion.FindIndex(f.content); at != nil {
+		if !bytes.Contains(f.content, []byte("version")) {
+			continue
+		}
+		if at := obsoleteVersion.Get().FindIndex(f.content); at != nil {
 			line := 1 + strings.Count(string(f.content[:at[0]]), "\n")
 			r.o.Warn(Warning{File: f.name, Line: line, Field: "version", Text: "obsolete and ignored; remove it"})
 		}

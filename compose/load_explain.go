@@ -17,22 +17,24 @@ import (
 	"github.com/compose-spec/compose-go/v2/tree"
 	"github.com/compose-spec/compose-go/v2/types"
 	"gopkg.in/yaml.v3"
+
+	"github.com/seed71221737/dev/internal/lazyregexp"
 )
 
 // The forms of compose-go's errors that say where something is wrong. They are matched by text since the errors have no types; what does
 // not match any more loses its line number and nothing else.
 var (
-	parseFailure  = regexp.MustCompile(`(?s)^failed to parse (.+?): (.*)$`)
-	schemaFailure = regexp.MustCompile(`(?s)^validating (.+?): (\S*) (.*)$`)
-	notAllowed    = regexp.MustCompile(`^additional properties '([^']+)'.* not allowed$`)
-	lineInText    = regexp.MustCompile(`\bline (\d+)(?:, column \d+)?: ?`)
-	valueFailure  = regexp.MustCompile(`(?s)^error while interpolating (\S+): (?:failed to cast to expected type: )?(.*)$`)
-	decodeFailure = regexp.MustCompile(`(?s)^decoding failed.*?'([a-z]+)\[([^\]]+)\]((?:\.[^']+)*)' (.*)$`)
-	pathInText    = regexp.MustCompile(`\b((?:services|networks|volumes|configs|secrets|models|include|jobs)(?:\.[^\s:]+)+)`)
-	undefined     = regexp.MustCompile(`service "([^"]+)" (?:refers to|depends on) undefined (network|volume|config|secret|service|model) "?([^\s":]+)`)
-	cycleInText   = regexp.MustCompile(`^(dependency cycle detected: |Circular reference:\s+)(\S+)`)
-	serviceInText = regexp.MustCompile(`service "([^"]+)"`)
-	fileInText    = regexp.MustCompile(`env file (.+?) not found`)
+	parseFailure  = lazyregexp.New(`(?s)^failed to parse (.+?): (.*)$`)
+	schemaFailure = lazyregexp.New(`(?s)^validating (.+?): (\S*) (.*)$`)
+	notAllowed    = lazyregexp.New(`^additional properties '([^']+)'.* not allowed$`)
+	lineInText    = lazyregexp.New(`\bline (\d+)(?:, column \d+)?: ?`)
+	valueFailure  = lazyregexp.New(`(?s)^error while interpolating (\S+): (?:failed to cast to expected type: )?(.*)$`)
+	decodeFailure = lazyregexp.New(`(?s)^decoding failed.*?'([a-z]+)\[([^\]]+)\]((?:\.[^']+)*)' (.*)$`)
+	pathInText    = lazyregexp.New(`\b((?:services|networks|volumes|configs|secrets|models|include|jobs)(?:\.[^\s:]+)+)`)
+	undefined     = lazyregexp.New(`service "([^"]+)" (?:refers to|depends on) undefined (network|volume|config|secret|service|model) "?([^\s":]+)`)
+	cycleInText   = lazyregexp.New(`^(dependency cycle detected: |Circular reference:\s+)(\S+)`)
+	serviceInText = lazyregexp.New(`service "([^"]+)"`)
+	fileInText    = lazyregexp.New(`env file (.+?) not found`)
 )
 
 // explain gives an error of the loader the file and line it is about, as far as they can be known.
@@ -86,7 +88,7 @@ func explainSyntax(file, text string, err error) error {
 	e := &FieldError{File: file}
 	first, _, _ := strings.Cut(strings.TrimPrefix(text, "yaml: construct errors:\n"), "\n")
 	text = strings.TrimSpace(strings.TrimPrefix(first, "yaml: "))
-	if all := lineInText.FindAllStringSubmatchIndex(text, -1); all != nil {
+	if all := lineInText.Get().FindAllStringSubmatchIndex(text, -1); all != nil {
 		m := all[len(all)-1]
 		e.Line, _ = strconv.Atoi(text[m[2]:m[3]])
 		if strings.HasPrefix(text, "while parsing") {

@@ -15,6 +15,8 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"gopkg.in/yaml.v3"
+
+	"github.com/seed71221737/dev/internal/lazyregexp"
 )
 
 const (
@@ -118,12 +120,16 @@ func (s *sources) names() []string {
 }
 
 // nameKey matches whatever could be a top-level "name:", and more.
-var nameKey = regexp.MustCompile(`(?m)(^|[\s{,?"'])name["']?\s*:`)
+var nameKey = lazyregexp.New(`(?m)(^|[\s{,?"'])name["']?\s*:`)
+
+func mayName(content []byte) bool {
+	return bytes.Contains(content, []byte("name")) && nameKey.Get().Match(content)
+}
 
 // nameProject reports whether one of the files names the project. It is quick for files without any "name:".
 func (s *sources) nameProject() bool {
 	for _, f := range s.given {
-		if !nameKey.Match(f.content) {
+		if !mayName(f.content) {
 			continue
 		}
 		var top struct {

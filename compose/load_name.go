@@ -30,10 +30,8 @@ func Name(ctx context.Context, o LoadOptions) (string, error) {
 		return name, nil
 	}
 	if !r.files.nameProject() {
-		l := loader.Options{}
-		r.setName(&l)
-		if name, _ := l.GetProjectName(); name != "" {
-			return name, nil
+		if r.chooseName(); r.name != "" {
+			return r.name, nil
 		}
 		return "", invalidNameError("")
 	}
@@ -54,7 +52,7 @@ func loadedName(ctx context.Context, o LoadOptions) (string, error) {
 // plainName is the name that the last of the files to give one gives, if it needs neither interpolation nor correction.
 func (s *sources) plainName() (name string, ok bool) {
 	for _, f := range s.given {
-		if !nameKey.Match(f.content) {
+		if !mayName(f.content) {
 			continue
 		}
 		var top struct {

@@ -5,10 +5,11 @@ package compose
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/seed71221737/dev/internal/lazyregexp"
 )
 
 // action is what happens to one replica.
@@ -85,9 +86,22 @@ func (pl *planner) decideAll() error {
 	return pl.drag()
 }
 
+// bystanders reports whether anything runs of services that are not in the plan.
+func (pl *planner) bystanders() bool {
+	for name, containers := range pl.byName {
+		if pl.services[name] == nil && slices.ContainsFunc(containers, running) {
+			return true
+		}
+	}
+	return false
+}
+
 // drag takes services into the plan that nobody asked for but whose running containers follow what is planned: they are stopped before and
 // started after it, as they are. What they are is told by their labels, since the project may have been loaded without them.
 func (pl *planner) drag() error {
+	if !pl.bystanders() {
+		return nil
+	}
 	there := projectFromLabels(pl.p.Name, pl.have)
 	order, _ := dependencyOrder(there) // if the labels tell of a circle, nobody follows
 	for _, name := range order {
@@ -345,11 +359,11 @@ func (pl *planner) warnOfState(sv *service, r *replica) {
 	}
 }
 
-var temporaryPrefix = regexp.MustCompile(`^[0-9a-f]{12}_`)
+var temporaryPrefix = lazyregexp.New(`^[0-9a-f]{12}_`)
 
 // temporaryName reports whether name is what a container is called until it takes over the name final.
 func temporaryName(name, final string) bool {
-	prefix := temporaryPrefix.FindString(name)
+	prefix := temporaryPrefix.Get().FindString(name)
 	return prefix != "" && name[len(prefix):] == final
 }
 

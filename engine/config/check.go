@@ -8,12 +8,13 @@ import (
 	"net/netip"
 	"net/url"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/seed71221737/dev/internal/lazyregexp"
 )
 
 // Error is a mistake in the file.
@@ -40,7 +41,7 @@ func (e *Error) Hint() string {
 	return "docs/configuration.md describes every key"
 }
 
-var yamlLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): `)
+var yamlLine = lazyregexp.New(`^(?:yaml: )?line (\d+): `)
 
 // syntaxError gives an error of the YAML library the form of ours.
 func syntaxError(file string, err error) error {
@@ -160,7 +161,7 @@ func (p position) errorf(key, format string, args ...any) error {
 	return &Error{File: p.name, Line: line, Msg: key + ": " + fmt.Sprintf(format, args...)}
 }
 
-var sizePattern = regexp.MustCompile(`^[1-9][0-9]{0,15}[kmgKMG]?$`)
+var sizePattern = lazyregexp.New(`^[1-9][0-9]{0,15}[kmgKMG]?$`)
 
 // validate refuses values that the engine would refuse, or worse, accept.
 func (e *Engine) validate(at position) error {
@@ -192,7 +193,7 @@ func isPlainURL(s string) bool {
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.RawQuery == "" && u.Fragment == "" && u.User == nil
 }
 
-var hostPattern = regexp.MustCompile(`^[0-9A-Za-z]([0-9A-Za-z.-]*[0-9A-Za-z])?$`)
+var hostPattern = lazyregexp.New(`^[0-9A-Za-z]([0-9A-Za-z.-]*[0-9A-Za-z])?$`)
 
 func isRegistry(s string) bool {
 	if _, err := netip.ParsePrefix(s); err == nil {

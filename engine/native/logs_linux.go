@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/seed71221737/dev/engine/native/supervise"
+	"github.com/seed71221737/dev/internal/lazyregexp"
 )
 
 // logComponents are the writers of logs.
@@ -132,7 +132,7 @@ func (t *tail) dated(lines []string) []logLine {
 	return list
 }
 
-var timeField = regexp.MustCompile(`^time="?([0-9T:.Z+-]+)"?`)
+var timeField = lazyregexp.New(`^time="?([0-9T:.Z+-]+)"?`)
 
 // timeOf finds the time field that all components begin their lines with.
 func timeOf(line string) (time.Time, bool) {

@@ -18,7 +18,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -26,6 +25,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/seed71221737/dev/engine/native/atomicfile"
+	"github.com/seed71221737/dev/internal/lazyregexp"
 )
 
 // DirName is the name of the store's folder in the user's folder.
@@ -135,7 +135,7 @@ func (e *NotFoundError) Is(target error) bool { return target == fs.ErrNotExist 
 // Store is the folder of snapshots. It is safe for concurrent use, also by several processes.
 type Store struct{ Dir string }
 
-var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}$`)
+var nameForm = lazyregexp.New(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}$`)
 
 // CheckName refuses names that a snapshot cannot have.
 func CheckName(name string) error {

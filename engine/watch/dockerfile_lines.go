@@ -7,8 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"regexp"
 	"strings"
+
+	"github.com/seed71221737/dev/internal/lazyregexp"
 )
 
 // instruction is one instruction of a Dockerfile.
@@ -24,10 +25,10 @@ type instruction struct {
 const maxLine = 1 << 20
 
 var (
-	escapeDirective = regexp.MustCompile(`(?i)^#\s*escape\s*=\s*(\S)\s*$`)
-	anyDirective    = regexp.MustCompile(`^#\s*[a-zA-Z][a-zA-Z0-9]*\s*=`)
+	escapeDirective = lazyregexp.New(`(?i)^#\s*escape\s*=\s*(\S)\s*$`)
+	anyDirective    = lazyregexp.New(`^#\s*[a-zA-Z][a-zA-Z0-9]*\s*=`)
 	// heredocWord begins a here-document: <<EOF, <<-"EOF".
-	heredocWord = regexp.MustCompile(`(?:^|\s)<<-?["']?([A-Za-z_][A-Za-z0-9_]*)["']?`)
+	heredocWord = lazyregexp.New(`(?:^|\s)<<-?["']?([A-Za-z_][A-Za-z0-9_]*)["']?`)
 )
 
 // readInstructions reads the instructions of a Dockerfile: comments and empty lines left out, continued lines joined, here-documents skipped. It does not
@@ -57,7 +58,7 @@ func readInstructions(r io.Reader) ([]instruction, error) {
 		whole.WriteString(line)
 		i := newInstruction(strings.TrimSpace(whole.String()))
 		whole.Reset()
-		for _, m := range heredocWord.FindAllStringSubmatch(i.heredocs(), -1) {
+		for _, m := range heredocWord.Get().FindAllStringSubmatch(i.heredocs(), -1) {
 			i.heredoc = true
 			for lines.Scan() && strings.TrimLeft(lines.Text(), "\t") != m[1] {
 			}

@@ -11,9 +11,10 @@ import (
 	"io/fs"
 	"path"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/seed71221737/dev/internal/lazyregexp"
 )
 
 // Schema is the manifest version that this package reads.
@@ -87,7 +88,7 @@ func ParseManifest(data []byte) (Manifest, error) {
 }
 
 // versionPattern keeps a version usable as the name of a folder.
-var versionPattern = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.+_~-]{0,99}$`)
+var versionPattern = lazyregexp.New(`^[0-9A-Za-z][0-9A-Za-z.+_~-]{0,99}$`)
 
 func (m Manifest) validate() error {
 	if m.Schema != Schema {

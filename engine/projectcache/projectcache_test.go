@@ -1,0 +1,86 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package projectcache
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/seed71221737/dev/compose"
+)
+
+var _ compose.Cache = Cache{}
+
+func TestKeeps(t *testing.T) {
+	c := Cache{Dir: filepath.Join(t.TempDir(), "a", "b"), Version: "v1"}
+	if got := c.Get("x"); got != nil {
+		t.Errorf("nothing was put, but there is %q", got)
+	}
+	c.Put("x", []byte("old"))
+	c.Put("x", []byte("new"))
+	c.Put("big", make([]byte, maxBytes+1))
+	if got := c.Get("x"); string(got) != "new" {
+		t.Errorf("got %q", got)
+	}
+	files, err := os.ReadDir(c.Dir)
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%d files, want one: %v", len(files), err)
+	}
+	if info, err := files[0].Info(); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
+		t.Errorf("the file is for everybody to read: %v, %v", info.Mode(), err)
+	}
+}
+
+func TestKeepsWhatIsUsed(t *testing.T) {
+	c := Cache{Dir: t.TempDir()}
+	c.Put("used", []byte("u"))
+	long := time.Now().Add(-7 * 24 * time.Hour)
+	if err := os.Chtimes(filepath.Join(c.Dir, "used"), long, long); err != nil {
+		t.Fatal(err)
+	}
+	hour := time.Now().Add(-time.Hour)
+	for i := range most {
+		name := fmt.Sprint(i)
+		c.Put(name, []byte(name))
+		if err := os.Chtimes(filepath.Join(c.Dir, name), hour, hour); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 && !bytes.Equal(c.Get("used"), []byte("u")) {
+			t.Fatal("gone at once")
+		}
+	}
+	c.Put("last", []byte("l"))
+	files, err := os.ReadDir(c.Dir)
+	if err != nil || len(files) != most {
+		t.Errorf("%d files, want %d: %v", len(files), most, err)
+	}
+	for _, name := range []string{"used", "last"} {
+		if c.Get(name) == nil {
+			t.Errorf("%q is gone", name)
+		}
+	}
+}
+
+func TestNowhereToKeep(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := Cache{Dir: filepath.Join(file, "below")}
+	c.Put("x", []byte("y"))
+	if got := c.Get("x"); got != nil {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestProgram(t *testing.T) {
+	a, b := Cache{Version: "v1"}.Program(), Cache{Version: "v2"}.Program()
+	if a == "" || a == b || a != (Cache{Version: "v1"}).Program() {
+		t.Errorf("%q, %q", a, b)
+	}
+}
