@@ -4,8 +4,9 @@ package machine
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
+
+	"github.com/seed71221737/dev/internal/lazyregexp"
 )
 
 // NameError says why a name cannot be a machine's.
@@ -21,9 +22,9 @@ func (e *NameError) Hint() string {
 }
 
 var (
-	validName = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.-]*$`)
+	validName = lazyregexp.New(`^[0-9A-Za-z][0-9A-Za-z.-]*$`)
 	// deviceName is what Windows keeps for devices, with any ending.
-	deviceName = regexp.MustCompile(`(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$`)
+	deviceName = lazyregexp.New(`(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$`)
 )
 
 // maxName is the longest name: a host name has no more.

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/seed71221737/dev/engine/native/atomicfile"
 	"github.com/seed71221737/dev/hostagent"
+	"github.com/seed71221737/dev/internal/lazyregexp"
 )
 
 // Spec is what was asked of a machine: machine.yaml in its folder.
@@ -32,7 +32,9 @@ type Spec struct {
 	Accelerator string `yaml:"accelerator,omitempty"`
 	CPUs        int    `yaml:"cpus"`
 	MemoryMiB   int    `yaml:"memory_mib"`
-	DiskMiB     int    `yaml:"disk_mib"` // the data disk; it only grows
+	DiskMiB     int    `yaml:"disk_mib"` // the data disk
+	// MemoryReclaim says whether memory that the guest does not need is given back to the host: auto (where the host can take it), on or off.
+	MemoryReclaim string `yaml:"memory_reclaim,omitempty"`
 	// Image is the digest of the VM image. Previous is the one before the last upgrade, for the way back.
 	Image    string `yaml:"image"`
 	Previous string `yaml:"previous_image,omitempty"`
@@ -79,11 +81,14 @@ const (
 // Accelerators are the values of Spec.Accelerator.
 var accelerators = []string{"", "auto", "kvm", "hvf", "whpx", "tcg"}
 
+// MemoryReclaims are the values of Spec.MemoryReclaim.
+var MemoryReclaims = []string{"auto", "on", "off"}
+
 var (
 	arches    = []string{"amd64", "arm64"}
-	specWords = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
-	hexDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	unknown   = regexp.MustCompile(`field (\S+) not found in type \S+`)
+	specWords = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	hexDigest = lazyregexp.New(`^[0-9a-f]{64}$`)
+	unknown   = lazyregexp.New(`field (\S+) not found in type \S+`)
 )
 
 // ParseSpec reads and validates machine.yaml; name stands in errors. Unknown fields are errors with their line.
@@ -121,7 +126,7 @@ func yamlProblems(err error) []string {
 	}
 	var list []string
 	for _, e := range typeError.Errors {
-		list = append(list, unknown.ReplaceAllString(e, `unknown field "$1"`))
+		list = append(list, unknown.Get().ReplaceAllString(e, `unknown field "$1"`))
 	}
 	return list
 }
@@ -148,6 +153,7 @@ func (s Spec) problems() []string {
 	refuse(!slices.Contains(accelerators, s.Accelerator), "accelerator %q is not one of %s", s.Accelerator, strings.Join(accelerators[1:], ", "))
 	refuse(s.CPUs < 1 || s.CPUs > maxCPUs, "cpus is %d: give 1 to %d", s.CPUs, maxCPUs)
 	refuse(s.MemoryMiB < minMemoryMiB || s.MemoryMiB > maxMemoryMiB, "memory_mib is %d: give %d to %d", s.MemoryMiB, minMemoryMiB, maxMemoryMiB)
+	refuse(s.MemoryReclaim != "" && !slices.Contains(MemoryReclaims, s.MemoryReclaim), "memory_reclaim %q is not one of %s", s.MemoryReclaim, strings.Join(MemoryReclaims, ", "))
 	refuse(s.DiskMiB < minDiskMiB || s.DiskMiB > maxDiskMiB, "disk_mib is %d: give %d to %d", s.DiskMiB, minDiskMiB, maxDiskMiB)
 	refuse(!hexDigest.MatchString(s.Image), "image %q is not a digest", s.Image)
 	refuse(s.DataOldest < 0, "data_oldest is %d: it cannot be negative", s.DataOldest)
@@ -187,6 +193,12 @@ func (s Share) GuestPath() (string, error) {
 		return s.Guest, nil
 	}
 	return hostagent.GuestPath(runtime.GOOS, s.Host)
+}
+
+// ReclaimsMemory says whether memory is taken from the guest on a host of such a system. With auto only where the host gets it: macOS and Windows keep what
+// a hypervisor lets go of, and the guest would be poorer for nothing.
+func (s Spec) ReclaimsMemory(goos string) bool {
+	return s.MemoryReclaim == "on" || s.MemoryReclaim != "off" && goos == "linux"
 }
 
 // clone is a copy that shares nothing with s.

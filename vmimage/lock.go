@@ -7,10 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"time"
 
 	"github.com/seed71221737/dev/engine/native/atomicfile"
+	"github.com/seed71221737/dev/internal/lazyregexp"
 	"github.com/seed71221737/dev/vmimage/deb"
 )
 
@@ -96,7 +96,7 @@ func parseLock(data []byte) (*Lock, error) {
 	return &l, nil
 }
 
-var hexDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var hexDigest = lazyregexp.New(`^[0-9a-f]{64}$`)
 
 func (p LockedPackage) validate() error {
 	switch {

@@ -11,12 +11,13 @@ import (
 	"fmt"
 	"io"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/seed71221737/dev/internal/lazyregexp"
 )
 
 // DefaultSpec and DefaultLock make the image that dev uses when the user gives no other; DefaultKeyring are Debian's archive keys.
@@ -125,7 +126,7 @@ func parseSpec(data []byte) (*Spec, error) {
 }
 
 // word is what may stand in an archive's name, a suite, a component, a package or a module pattern.
-var word = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9+._{}*?/-]*$`)
+var word = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9+._{}*?/-]*$`)
 
 func (s *Spec) validate() error {
 	if s.Schema != SpecSchema {

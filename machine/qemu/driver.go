@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"github.com/seed71221737/dev/hostagent"
+	"github.com/seed71221737/dev/internal/lazyregexp"
 	"github.com/seed71221737/dev/machine"
 	"github.com/seed71221737/dev/machine/process"
 	"github.com/seed71221737/dev/machine/saved"
@@ -168,7 +168,7 @@ func installFolders(goos string, getenv func(string) string) []string {
 	return []string{"/usr/bin", "/usr/local/bin"}
 }
 
-var versionLine = regexp.MustCompile(`version (\d+)\.(\d+)[^\s)]*`)
+var versionLine = lazyregexp.New(`version (\d+)\.(\d+)[^\s)]*`)
 
 // checkVersion asks QEMU which it is.
 func checkVersion(ctx context.Context, program string) error {

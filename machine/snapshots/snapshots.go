@@ -13,12 +13,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/seed71221737/dev/engine/native/atomicfile"
+	"github.com/seed71221737/dev/internal/lazyregexp"
 	"github.com/seed71221737/dev/machine/sparse"
 )
 
@@ -137,9 +137,9 @@ func (e *NewerError) Error() string {
 func (e *NewerError) Hint() string { return "use a newer dev" }
 
 var (
-	nameForm = regexp.MustCompile(`^[0-9A-Za-z]([0-9A-Za-z._-]{0,61}[0-9A-Za-z_-])?$`)
+	nameForm = lazyregexp.New(`^[0-9A-Za-z]([0-9A-Za-z._-]{0,61}[0-9A-Za-z_-])?$`)
 	// device is what Windows keeps for devices, with any ending.
-	device = regexp.MustCompile(`(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$`)
+	device = lazyregexp.New(`(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$`)
 )
 
 // CheckName refuses names that a snapshot cannot have on every system.

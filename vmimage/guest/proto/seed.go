@@ -12,9 +12,10 @@ import (
 	"io"
 	"net/netip"
 	"path"
-	"regexp"
 	"strings"
 	"time"
+
+	"github.com/seed71221737/dev/internal/lazyregexp"
 )
 
 // SeedSchema is the newest version of the seed that this package writes, and reads besides all before it.
@@ -156,9 +157,9 @@ func DecodeSeed(r io.ReaderAt) (*Seed, error) {
 }
 
 var (
-	hostname  = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
-	machineID = regexp.MustCompile(`^[0-9a-f]{32}$`)
-	sysctl    = regexp.MustCompile(`^[a-z0-9_]+([./][A-Za-z0-9_-]+)+$`)
+	hostname  = lazyregexp.New(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+	machineID = lazyregexp.New(`^[0-9a-f]{32}$`)
+	sysctl    = lazyregexp.New(`^[a-z0-9_]+([./][A-Za-z0-9_-]+)+$`)
 )
 
 func (s *Seed) validate() error {
