@@ -63,8 +63,15 @@ func (m *machines) shrinkMemory(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := saved.Shrink(ctx, one.Dir.Memory()); err != nil && !errors.Is(err, saved.ErrWanted) {
-		return err
+	folders := []string{one.Dir.Memory()}
+	templates, err := s.Templates().List()
+	for _, t := range templates {
+		folders = append(folders, t.Dir)
 	}
-	return nil
+	for _, dir := range folders {
+		if shrinkErr := saved.Shrink(ctx, dir); !errors.Is(shrinkErr, saved.ErrWanted) {
+			err = errors.Join(err, shrinkErr)
+		}
+	}
+	return err
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -50,6 +51,20 @@ func (m *Machine) MemoryFacts(ctx context.Context) ([]saved.Fact, error) {
 	}
 	more, err := s.Fingerprint(ctx, m.Spec)
 	return append(facts, more...), err
+}
+
+// mostTemplates is how many templates are kept: a user has few kinds of machines.
+const mostTemplates = 3
+
+// Templates are states of machines without data, from which new machines start at once. They lie beside the images.
+func (s *Store) Templates() *saved.Templates {
+	return &saved.Templates{Dir: filepath.Join(s.Images.Dir, "templates"), Most: mostTemplates, Logger: s.Logger}
+}
+
+// TemplateFacts are the facts that a template has to have in common with the machine: those of its own memory, and what the disk was made with.
+func (m *Machine) TemplateFacts(ctx context.Context) ([]saved.Fact, error) {
+	facts, err := m.MemoryFacts(ctx)
+	return append(facts, saved.Fact{Name: "disk size", Value: strconv.Itoa(m.Spec.DiskMiB)}), err
 }
 
 // DiskToGrow says whether the spec wants a larger disk than there is. A restored guest would not notice that it grew.
