@@ -148,7 +148,7 @@ type fakeMemory struct {
 func (f *fakeMemory) Take(context.Context) (Saved, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.refuse != "" {
+	if f.refuse != "" && f.saved != nil {
 		defer func() { f.saved, f.refuse = nil, "" }()
 		return Saved{Why: f.refuse}, nil
 	}

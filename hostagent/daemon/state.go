@@ -86,6 +86,9 @@ func (s *state) set(f func(*hostagent.Status)) {
 func (s *state) stage(stage hostagent.Stage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.status.Stage == stage {
+		return
+	}
 	s.status.Stage = stage
 	s.publish(hostagent.Event{Kind: "stage", Stage: stage, Phase: s.phase()})
 	s.log.Info("stage", "stage", string(stage))

@@ -1,0 +1,584 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+
+	"github.com/seed71221737/dev/hostagent"
+	"github.com/seed71221737/dev/hostagent/network/networktest"
+)
+
+// newSleeper is a machine whose memory can be saved, with a server behind a port of each of its guests.
+func newSleeper(t *testing.T) (m *fakeMachine, port string) {
+	t.Helper()
+	m = newFakeMachine(t)
+	m.o.Memory = m.memory
+	port = freePort(t, "tcp", "127.0.0.1")
+	m.onBoot = func(g *networktest.Guest) { m.serveWords(g, netip.AddrPortFrom(m.at.Loopback, number(t, port))) }
+	return m, port
+}
+
+// serveWords says a word to each who connects, and then keeps the connection open.
+func (m *fakeMachine) serveWords(g *networktest.Guest, at netip.AddrPort) {
+	m.t.Helper()
+	l, err := g.Listen(at)
+	if err != nil {
+		m.t.Error(err)
+		return
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer c.Close()
+				_, _ = io.WriteString(c, "word")
+				_, _ = io.Copy(io.Discard, c)
+			})
+		}
+	})
+	m.t.Cleanup(func() {
+		l.Close()
+		m.finish()
+	})
+}
+
+// word connects to a published port and reads what is said there.
+func word(t *testing.T, port string) (net.Conn, error) {
+	t.Helper()
+	c, err := net.Dial("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	_ = c.SetDeadline(time.Now().Add(patience))
+	buf := make([]byte, 4)
+	_, err = io.ReadFull(c, buf)
+	return c, err
+}
+
+// mustWord is word where it must be said.
+func mustWord(t *testing.T, port string) net.Conn {
+	t.Helper()
+	c, err := word(t, port)
+	if err != nil {
+		t.Fatalf("the published port: %v", err)
+	}
+	return c
+}
+
+// awaitCut waits for the end of a connection.
+func awaitCut(t *testing.T, c net.Conn) {
+	t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	_, err := io.Copy(io.Discard, c)
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		t.Error("a connection of the old life hangs")
+	}
+}
+
+func inPhase(p hostagent.Phase) func(*hostagent.Status) bool {
+	return func(s *hostagent.Status) bool { return s.Phase == p }
+}
+
+func withPorts(n int) func(*hostagent.Status) bool {
+	return func(s *hostagent.Status) bool { return s.Phase == hostagent.Running && len(s.Ports) == n }
+}
+
+// askEngine sends a request to the Docker API.
+func (m *fakeMachine) askEngine(path string) (int, string) {
+	m.t.Helper()
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", m.o.Docker)
+	}}}
+	res, err := client.Get("http://docker" + path)
+	if err != nil {
+		m.t.Errorf("ask the engine: %v", err)
+		return 0, ""
+	}
+	defer res.Body.Close()
+	text, _ := io.ReadAll(res.Body)
+	return res.StatusCode, string(text)
+}
+
+func TestSuspendAndResume(t *testing.T) {
+	m, port := newSleeper(t)
+	m.vm.engine.start("web", published("80/tcp", "127.0.0.1", port))
+	m.run()
+	m.await("the port", withPorts(1))
+	before := mustWord(t, port)
+	if err := m.client.Suspend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := m.await("the sleep", inPhase(hostagent.Suspended))
+	if s.Asleep || s.VMPID != 0 || len(s.Problems) > 0 {
+		t.Errorf("status %+v", s)
+	}
+	awaitCut(t, before)
+	saved := m.memory.kept()
+	if saved == nil || !saved.Suspended {
+		t.Fatalf("saved %+v", saved)
+	}
+	var noted notes
+	if err := json.Unmarshal(saved.Notes, &noted); err != nil || len(noted.LinkSecret) == 0 || noted.MAC != networktest.MAC {
+		t.Errorf("noted %+v, %v", noted, err)
+	}
+	// Nobody wakes it but who says so.
+	if code, text := m.askEngine("/_ping"); code != http.StatusServiceUnavailable || !strings.Contains(text, "dev machine resume test") {
+		t.Errorf("the engine of a suspended machine: %d, %s", code, text)
+	}
+	if _, err := word(t, port); err == nil {
+		t.Error("a port of a suspended machine is served")
+	}
+	if booted, _ := m.guests(); booted != 1 {
+		t.Errorf("%d guests", booted)
+	}
+	if err := m.client.Suspend(t.Context()); err != nil {
+		t.Errorf("suspend again: %v", err)
+	}
+	if err := m.client.Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.await("the machine to go on", withPorts(1))
+	mustWord(t, port)
+	if code, _ := m.askEngine("/_ping"); code != http.StatusOK {
+		t.Errorf("the engine answers %d", code)
+	}
+	if booted, restored := m.guests(); booted != 2 || restored != 1 || m.memory.consumed != 1 {
+		t.Errorf("%d guests, %d restored, %d consumed", booted, restored, m.memory.consumed)
+	}
+	if p := m.thawed[0]; p.Seed == nil || p.Seed.Hostname != "fake" || len(p.Entropy) == 0 || p.Time.IsZero() || slices.Equal(p.Seed.LinkSecret, noted.LinkSecret) {
+		t.Errorf("the guest was told %+v", p)
+	}
+	if err := m.client.Resume(t.Context()); err != nil {
+		t.Errorf("resume what runs: %v", err)
+	}
+}
+
+// TestSleepAndWake: the first who comes wakes the machine, and several at once do no harm.
+func TestSleepAndWake(t *testing.T) {
+	m, _ := newSleeper(t)
+	m.o.SleepAfter = 50 * time.Millisecond
+	m.begin()
+	for round := range 3 {
+		m.await("the sleep", func(s *hostagent.Status) bool { return s.Phase == hostagent.Suspended && s.Asleep })
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				if code, text := m.askEngine("/version"); code != http.StatusOK {
+					t.Errorf("round %d: the engine answers %d, %s", round, code, text)
+				}
+			})
+		}
+		all.Wait()
+	}
+	if booted, restored := m.guests(); restored != booted-1 || restored < 3 {
+		t.Errorf("%d guests, %d restored", booted, restored)
+	}
+	if m.memory.kept() != nil && m.memory.kept().Suspended {
+		t.Error("a machine that slept without containers counts as suspended")
+	}
+}
+
+// TestSleepWithContainers: the user wants it so, and the first connection to a published port wakes them.
+func TestSleepWithContainers(t *testing.T) {
+	m, port := newSleeper(t)
+	m.o.SleepAfter, m.o.SleepContainers = 50*time.Millisecond, true
+	m.vm.engine.start("web", published("80/tcp", "127.0.0.1", port))
+	m.begin()
+	m.await("the sleep", inPhase(hostagent.Suspended))
+	c := mustWord(t, port)
+	if _, restored := m.guests(); restored != 1 {
+		t.Errorf("%d restored", restored)
+	}
+	_ = c.Close()
+	m.await("the next sleep", inPhase(hostagent.Suspended))
+}
+
+// TestWhatKeepsAwake: containers, connections to ports and SSH, and requests of the Docker API that have no end; but not connections that were left open.
+func TestWhatKeepsAwake(t *testing.T) {
+	for name, use := range map[string]func(*testing.T, *fakeMachine, string) (end func()){
+		"a container": func(_ *testing.T, m *fakeMachine, port string) func() {
+			m.vm.engine.start("web", published("80/tcp", "127.0.0.1", port))
+			m.await("the port", withPorts(1))
+			return func() { m.vm.engine.stop("web") }
+		},
+		"attach": func(t *testing.T, m *fakeMachine, _ string) func() {
+			c, err := net.Dial("unix", m.o.Docker)
+			if err != nil {
+				t.Fatal(err)
+			}
+			hijack(t, c)
+			return func() { c.Close() }
+		},
+		"events": func(t *testing.T, m *fakeMachine, _ string) func() {
+			c, err := net.Dial("unix", m.o.Docker)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.WriteString(c, "GET /v1.52/events HTTP/1.1\r\nHost: docker\r\n\r\n")
+			if _, err := bufio.NewReader(c).ReadString('\n'); err != nil {
+				t.Fatal(err)
+			}
+			return func() { c.Close() }
+		},
+		"a login": func(t *testing.T, m *fakeMachine, _ string) func() {
+			c, err := net.Dial("tcp", m.await("the port", func(s *hostagent.Status) bool { return s.SSH != "" }).SSH)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := bufio.NewReader(c).ReadString('\n'); err != nil {
+				t.Fatal(err)
+			}
+			return func() { c.Close() }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, port := newSleeper(t)
+			slept := make(chan struct{}, 1)
+			m.vm.suspending = func(context.Context) error { signal(slept); return nil }
+			m.o.SleepAfter = 300 * time.Millisecond
+			m.run()
+			end := use(t, m, port)
+			select {
+			case <-slept:
+				t.Error("the machine fell asleep")
+			case <-time.After(3 * m.o.SleepAfter):
+			}
+			end()
+			m.await("the sleep", inPhase(hostagent.Suspended))
+		})
+	}
+}
+
+// TestIdleClientsAreClosed: a client of the Docker API that keeps its connection does not keep the machine awake.
+func TestIdleClientsAreClosed(t *testing.T) {
+	m, _ := newSleeper(t)
+	m.o.SleepAfter = 200 * time.Millisecond
+	m.run()
+	c, err := net.Dial("unix", m.o.Docker)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, _ = io.WriteString(c, "GET /version HTTP/1.1\r\nHost: docker\r\n\r\n")
+	r := bufio.NewReader(c)
+	res, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, res.Body)
+	m.await("the sleep", inPhase(hostagent.Suspended))
+	awaitCut(t, c)
+}
+
+// TestSomebodyComesWhileItFallsAsleep: in time, so that the VM goes on, or too late, so that it is restored at once.
+func TestSomebodyComesWhileItFallsAsleep(t *testing.T) {
+	for name, inTime := range map[string]bool{"in time": true, "too late": false} {
+		t.Run(name, func(t *testing.T) {
+			m, _ := newSleeper(t)
+			m.o.SleepAfter = 50 * time.Millisecond
+			saving, come := make(chan struct{}), make(chan struct{})
+			first := true
+			m.vm.suspending = func(ctx context.Context) error {
+				if !first {
+					return nil
+				}
+				first = false
+				close(saving)
+				<-come
+				if !inTime {
+					return nil
+				}
+				<-ctx.Done()
+				return context.Cause(ctx)
+			}
+			m.begin()
+			<-saving
+			answered := make(chan int, 1)
+			go func() {
+				code, _ := m.askEngine("/version")
+				answered <- code
+			}()
+			if inTime {
+				close(come)
+			} else {
+				time.AfterFunc(100*time.Millisecond, func() { close(come) })
+			}
+			if code := <-answered; code != http.StatusOK {
+				t.Errorf("the engine answers %d", code)
+			}
+			_, restored := m.guests()
+			if inTime && m.memory.consumed != 0 || !inTime && m.memory.consumed == 0 || restored == 0 {
+				t.Errorf("%d restored, %d consumed", restored, m.memory.consumed)
+			}
+		})
+	}
+}
+
+func TestSuspendFails(t *testing.T) {
+	m, port := newSleeper(t)
+	m.vm.engine.start("web", published("80/tcp", "127.0.0.1", port))
+	m.vm.suspending = func(context.Context) error { return errors.New("no space left on device") }
+	m.run()
+	m.await("the port", withPorts(1))
+	err := m.client.Suspend(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "no space left") {
+		t.Errorf("got %v", err)
+	}
+	m.await("the machine to go on", withPorts(1))
+	mustWord(t, port)
+	if booted, _ := m.guests(); booted != 1 {
+		t.Errorf("%d guests", booted)
+	}
+}
+
+func TestSuspendEndsTheVM(t *testing.T) {
+	m, port := newSleeper(t)
+	m.vm.engine.start("web", published("80/tcp", "127.0.0.1", port))
+	vm := m.vm
+	m.vm.suspending = func(context.Context) error {
+		vm.off()
+		return errors.New("the VM crashed")
+	}
+	m.run()
+	if err := m.client.Suspend(t.Context()); err == nil || !strings.Contains(err.Error(), "crashed") {
+		t.Errorf("got %v", err)
+	}
+	m.await("the machine to boot", withPorts(1))
+	mustWord(t, port)
+	if booted, restored := m.guests(); booted != 2 || restored != 0 {
+		t.Errorf("%d guests, %d restored", booted, restored)
+	}
+}
+
+// TestMemoryIsLost: whatever becomes of the memory, the machine is there again, and says why it booted.
+func TestMemoryIsLost(t *testing.T) {
+	for name, c := range map[string]struct {
+		lose func(*fakeMachine)
+		why  string
+	}{
+		"dropped": {func(m *fakeMachine) { m.memory.refuse = "the disk has changed" }, "the disk has changed"},
+		"not restored": {func(m *fakeMachine) {
+			start := m.o.Start
+			m.o.Start = func(ctx context.Context, l hostagent.Link) (hostagent.VM, error) {
+				if l.State != "" {
+					return nil, errors.New("QEMU refused it")
+				}
+				return start(ctx, l)
+			}
+		}, "QEMU refused it"},
+		"not committed": {func(m *fakeMachine) { m.memory.commit = errors.New("disk full") }, "disk full"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, port := newSleeper(t)
+			c.lose(m)
+			m.vm.engine.start("web", published("80/tcp", "127.0.0.1", port))
+			m.run()
+			told := make(chan struct{})
+			following, followed := make(chan struct{}), make(chan struct{})
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() {
+				defer close(followed)
+				begun, once := sync.OnceFunc(func() { close(following) }), sync.OnceFunc(func() { close(told) })
+				_ = m.client.Events(ctx, func(e hostagent.Event) {
+					begun()
+					if e.Kind == "log" && strings.Contains(e.Text, c.why) {
+						once()
+					}
+				})
+			}()
+			defer func() { cancel(); <-followed }()
+			<-following
+			if err := m.client.Suspend(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.client.Resume(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			m.await("the machine to boot", withPorts(1))
+			mustWord(t, port)
+			if booted, restored := m.guests(); booted != 2 || restored != 0 {
+				t.Errorf("%d guests, %d restored", booted, restored)
+			}
+			select {
+			case <-told:
+			case <-time.After(patience):
+				t.Error("nobody was told why")
+			}
+		})
+	}
+}
+
+// TestEndsWhileSuspended: kill leaves nothing, the host's shutdown leaves the memory, a stop has containers stopped first.
+func TestEndsWhileSuspended(t *testing.T) {
+	for name, c := range map[string]struct {
+		end        func(*fakeMachine) error
+		containers bool
+		kept       bool
+		orders     []string
+	}{
+		"kill":               {func(m *fakeMachine) error { return m.client.Kill(context.Background()) }, true, false, nil},
+		"host shutdown":      {func(m *fakeMachine) error { m.cancel(); return nil }, true, true, nil},
+		"stop":               {func(m *fakeMachine) error { return m.client.Stop(context.Background(), time.Minute) }, false, true, nil},
+		"stop of containers": {func(m *fakeMachine) error { return m.client.Stop(context.Background(), time.Minute) }, true, true, []string{"stop web"}},
+		"cold stop":          {func(m *fakeMachine) error { return m.client.StopCold(context.Background(), time.Minute) }, false, false, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, port := newSleeper(t)
+			if c.containers {
+				m.vm.engine.start("web", published("80/tcp", "127.0.0.1", port))
+			}
+			m.run()
+			if err := m.client.Suspend(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.end(m); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.end(); err != nil {
+				t.Error(err)
+			}
+			if kept := m.memory.kept() != nil; kept != c.kept {
+				t.Errorf("memory kept: %v", kept)
+			}
+			if got := m.vm.engine.orders(); !slices.Equal(got, c.orders) {
+				t.Errorf("containers: %q, want %q", got, c.orders)
+			}
+		})
+	}
+}
+
+func TestKillWhileSuspending(t *testing.T) {
+	m, _ := newSleeper(t)
+	saving := make(chan struct{})
+	m.vm.suspending = func(ctx context.Context) error {
+		close(saving)
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	m.run()
+	suspended := make(chan error, 1)
+	go func() { suspended <- m.client.Suspend(context.Background()) }()
+	<-saving
+	if err := m.client.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.end(); err != nil {
+		t.Error(err)
+	}
+	<-suspended
+	if _, killed := m.vm.was(); !killed || m.memory.kept() != nil {
+		t.Errorf("killed %v, memory %+v", killed, m.memory.kept())
+	}
+}
+
+// TestStopLeavesMemory: containers are stopped in order, those that an engine would start again are started again at the next start, and nothing else.
+func TestStopLeavesMemory(t *testing.T) {
+	m, _ := newSleeper(t)
+	e := m.vm.engine
+	for id, policy := range map[string]container.RestartPolicyMode{"db": "always", "app": "unless-stopped", "job": "on-failure", "once": "no"} {
+		e.start(id, nil)
+		e.policies[id] = policy
+	}
+	e.labels["db"] = map[string]string{labelProject: "p", labelService: "db"}
+	e.labels["app"] = map[string]string{labelProject: "p", labelService: "app", labelDependsOn: "db:service_started:false"}
+	m.run()
+	if err := m.client.Stop(t.Context(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.end(); err != nil {
+		t.Fatal(err)
+	}
+	saved := m.memory.kept()
+	if saved == nil || saved.Suspended {
+		t.Fatalf("saved %+v", saved)
+	}
+	orders := e.orders()
+	if len(orders) != 4 || slices.Index(orders, "stop app") > slices.Index(orders, "stop db") {
+		t.Errorf("stopped: %q", orders)
+	}
+	if pressed, killed := m.vm.was(); pressed || killed {
+		t.Error("the machine was turned off")
+	}
+
+	m.run()
+	m.await("the containers", func(*hostagent.Status) bool {
+		_, err := os.Stat(m.file("containers.json"))
+		return errors.Is(err, os.ErrNotExist)
+	})
+	started := e.orders()[4:]
+	if len(started) != 3 || slices.Index(started, "start db") > slices.Index(started, "start app") || slices.Contains(started, "start once") {
+		t.Errorf("started: %q", started)
+	}
+	if booted, restored := m.guests(); booted != 2 || restored != 1 {
+		t.Errorf("%d guests, %d restored", booted, restored)
+	}
+}
+
+// TestStopFallsBack: a machine that cannot be saved is turned off in order, and what is to be started again is not forgotten.
+func TestStopFallsBack(t *testing.T) {
+	m, _ := newSleeper(t)
+	m.vm.engine.start("db", nil)
+	m.vm.engine.policies["db"] = "always"
+	m.vm.suspending = func(context.Context) error { return errors.New("no space left on device") }
+	m.run()
+	if err := m.client.Stop(t.Context(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.end(); err != nil {
+		t.Error(err)
+	}
+	if pressed, killed := m.vm.was(); pressed || killed || m.memory.kept() != nil {
+		t.Errorf("pressed %v, killed %v, memory %+v", pressed, killed, m.memory.kept())
+	}
+	if _, err := os.Stat(m.file("containers.json")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestStopOfSwarmTasks: they would be started elsewhere, so the machine is turned off.
+func TestStopOfSwarmTasks(t *testing.T) {
+	m, _ := newSleeper(t)
+	m.vm.engine.start("task", nil)
+	m.vm.engine.labels["task"] = map[string]string{labelTask: "x"}
+	m.run()
+	if err := m.client.Stop(t.Context(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.end(); err != nil {
+		t.Error(err)
+	}
+	if m.memory.kept() != nil || len(m.vm.engine.orders()) != 0 {
+		t.Errorf("memory %+v, containers %q", m.memory.kept(), m.vm.engine.orders())
+	}
+}
+
+func TestSuspendWithoutMemory(t *testing.T) {
+	m := newFakeMachine(t)
+	m.run()
+	if err := m.client.Suspend(t.Context()); err == nil || !strings.Contains(err.Error(), "cannot be saved") {
+		t.Errorf("got %v", err)
+	}
+}
