@@ -1,0 +1,307 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package share
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed71221737/dev/vmimage/guest/share/wire"
+)
+
+func (t *tree) read(r *wire.Request, res *wire.Response) error {
+	h, err := t.content(r.Path, r.Ident, false)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	buf := make([]byte, min(r.Size, wire.MaxData))
+	n := 0
+	for n < len(buf) {
+		k, err := unix.Pread(h.fd, buf[n:], int64(r.Offset)+int64(n))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if k == 0 {
+			break
+		}
+		n += k
+	}
+	res.Data = buf[:n]
+	return nil
+}
+
+func (t *tree) write(r *wire.Request, res *wire.Response) error {
+	h, err := t.content(r.Path, r.Ident, true)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	at := int64(r.Offset)
+	if r.Flags&wire.FlagAppend != 0 {
+		var st unix.Stat_t
+		if err := unix.Fstat(h.fd, &st); err != nil {
+			return err
+		}
+		at = st.Size
+	}
+	for data := r.Data; len(data) > 0; {
+		n, err := unix.Pwrite(h.fd, data, at)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		data, at = data[n:], at+int64(n)
+	}
+	if r.Flags&wire.FlagKillSUID != 0 {
+		if err := t.setOwner(h.fd, &wire.Request{Valid: wire.KillSUID}); err != nil {
+			return err
+		}
+	}
+	res.Value = uint64(at)
+	return t.after(h, r, res)
+}
+
+// after gives a file's attributes once its contents were changed.
+func (t *tree) after(h handle, r *wire.Request, res *wire.Response) (err error) {
+	if res.Attr, err = t.attrOf(h.fd, ""); err == nil {
+		t.watched(&res.Attr, t.watch(folderOf(r.Path, &res.Attr)))
+	}
+	return err
+}
+
+// folderOf is the folder to watch for changes of what is at a path.
+func folderOf(path string, a *wire.Attr) string {
+	if a.Mode&wire.TypeMask == wire.TypeFolder {
+		return path
+	}
+	return path[:max(0, strings.LastIndexByte(path, '/'))]
+}
+
+func (t *tree) fsync(r *wire.Request) error {
+	h, err := t.content(r.Path, r.Ident, false)
+	if errors.Is(err, unix.EISDIR) {
+		return t.fsyncFolder(r.Path)
+	}
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	if r.Flags&wire.FlagDataOnly != 0 {
+		return unix.Fdatasync(h.fd)
+	}
+	return unix.Fsync(h.fd)
+}
+
+func (t *tree) fsyncFolder(path string) error {
+	fd, err := t.open(path, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Fsync(fd)
+}
+
+func (t *tree) fallocate(r *wire.Request, res *wire.Response) error {
+	h, err := t.content(r.Path, r.Ident, true)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	if err := unix.Fallocate(h.fd, r.Flags, int64(r.Offset), int64(r.Size)); err != nil {
+		return err
+	}
+	return t.after(h, r, res)
+}
+
+func (t *tree) seek(r *wire.Request, res *wire.Response) error {
+	h, err := t.content(r.Path, r.Ident, false)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	if r.Flags != unix.SEEK_DATA && r.Flags != unix.SEEK_HOLE {
+		return unix.EINVAL
+	}
+	at, err := unix.Seek(h.fd, int64(r.Offset), int(r.Flags))
+	res.Value = uint64(at)
+	return err
+}
+
+// copy copies between files of the share without the guest's help; the host's file system may share the blocks.
+func (t *tree) copy(r *wire.Request, res *wire.Response) error {
+	from, err := t.content(r.Path, r.Ident, false)
+	if err != nil {
+		return err
+	}
+	defer from.close()
+	to, err := t.content(r.Path2, r.Ident2, true)
+	if err != nil {
+		return err
+	}
+	defer to.close()
+	in, out := int64(r.Offset), int64(r.Offset2)
+	n, err := unix.CopyFileRange(from.fd, &in, to.fd, &out, int(min(r.Size, 1<<30)), 0)
+	if err != nil {
+		return err
+	}
+	res.Value = uint64(n)
+	return t.after(to, &wire.Request{Path: r.Path2}, res)
+}
+
+// hidden says that an extended attribute is not the guest's to see.
+func (t *tree) hidden(name string) bool {
+	return !strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "user.dev.")
+}
+
+func (t *tree) xattr(r *wire.Request, res *wire.Response) error {
+	h, err := t.find(r.Path, r.Ident)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	path := procPath(h.fd)
+	if r.Op == wire.OpListxattr {
+		res.Data, err = t.listXattr(path)
+		return err
+	}
+	if t.hidden(r.Name) {
+		return unix.EOPNOTSUPP
+	}
+	switch r.Op {
+	case wire.OpGetxattr:
+		buf := make([]byte, 64<<10)
+		n, err := unix.Getxattr(path, r.Name, buf)
+		if err != nil {
+			return err
+		}
+		res.Data = buf[:n]
+		return nil
+	case wire.OpSetxattr:
+		err = unix.Setxattr(path, r.Name, r.Data, int(r.Flags))
+	default:
+		err = unix.Removexattr(path, r.Name)
+	}
+	if err != nil {
+		return err
+	}
+	return t.after(h, r, res)
+}
+
+func (t *tree) listXattr(path string) ([]byte, error) {
+	buf := make([]byte, 64<<10)
+	n, err := unix.Listxattr(path, buf)
+	if err != nil {
+		return nil, err
+	}
+	var names []byte
+	for name := range strings.SplitSeq(string(buf[:n]), "\x00") {
+		if name != "" && !t.hidden(name) {
+			names = append(append(names, name...), 0)
+		}
+	}
+	return names, nil
+}
+
+const (
+	// listingFrame is about how many bytes one response to OpReaddir has.
+	listingFrame = 256 << 10
+	// subtreeEntries bounds the entries of sub-folders that are given unasked.
+	subtreeEntries = 512
+)
+
+// readdir sends a folder's contents, and some of its sub-folders' where these are welcome.
+func (t *tree) readdir(r *wire.Request, send func(*wire.Response)) {
+	l := &lister{tree: t, id: r.ID, send: send}
+	folders, err := l.folder(r.Path, "", 0)
+	if err != nil {
+		send(&wire.Response{ID: r.ID, Errno: errno(err)})
+		return
+	}
+	for left := subtreeEntries; r.Flags&wire.FlagSubtree != 0 && len(folders) > 0 && left > 0; folders = folders[1:] {
+		before := l.sent
+		more, err := l.folder(join(r.Path, folders[0]), folders[0], left)
+		if err == nil {
+			folders = append(folders, more...)
+		}
+		left -= l.sent - before + 1
+	}
+	send(&wire.Response{ID: r.ID, Data: l.data})
+}
+
+// lister collects listings and sends them when they are large.
+type lister struct {
+	tree *tree
+	id   uint64
+	send func(*wire.Response)
+	data []byte
+	sent int // entries so far
+}
+
+// errTooLarge says that a folder has more entries than are wanted.
+var errTooLarge = errors.New("the folder is too large")
+
+// folder lists one folder and returns the paths of its sub-folders. A limit of 0 is none.
+func (l *lister) folder(path, name string, limit int) ([]string, error) {
+	t := l.tree
+	watched := t.watch(path)
+	fd, err := t.open(path, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "")
+	defer f.Close()
+	self, err := t.attrOf(fd, "")
+	if err != nil {
+		return nil, err
+	}
+	t.watched(&self, watched)
+	want := -1
+	if limit > 0 {
+		want = limit + 1
+	}
+	names, err := f.Readdirnames(want)
+	if err != nil && len(names) == 0 && limit == 0 {
+		return nil, err
+	}
+	if limit > 0 && len(names) > limit {
+		return nil, errTooLarge
+	}
+	slices.Sort(names) // as shells sort them: what is read next can be guessed
+	var folders []string
+	part := wire.Listing{Path: name, Folder: self}
+	for _, n := range names {
+		a, err := t.attrOf(fd, n)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		if a.Mode&wire.TypeMask == wire.TypeFolder {
+			folders = append(folders, join(name, n))
+		}
+		t.watched(&a, t.watchedEntry(path, n, &a, watched))
+		part.Entries = append(part.Entries, wire.Entry{Name: n, Attr: a})
+		if len(part.Entries)*(wire.AttrSize+24)+len(l.data) > listingFrame {
+			part.Part = true
+			l.flush(&part)
+			part.Part, part.Entries = false, part.Entries[:0]
+		}
+	}
+	l.sent += len(names)
+	l.data = part.Append(l.data)
+	return folders, nil
+}
+
+// flush sends what there is.
+func (l *lister) flush(part *wire.Listing) {
+	l.send(&wire.Response{ID: l.id, More: true, Data: part.Append(l.data)})
+	l.data = nil
+}

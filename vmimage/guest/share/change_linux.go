@@ -1,0 +1,266 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package share
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/seed71221737/dev/vmimage/guest/share/wire"
+)
+
+// made takes what came of making a name in a folder.
+func (m *mount) made(dir *node, name string, k *call, out *fuse.EntryOut) {
+	t := m.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.nodeFor(dir, name, &k.res.Attr)
+	t.learn(n, &k.res.Attr)
+	if n.attr.Mode&wire.TypeMask == wire.TypeFolder && n.list == nil && k.op == wire.OpMkdir && n.attr.Flags&wire.Watched != 0 {
+		n.list = (*listing)(nil).replace(nil, n.until) // it is empty
+	}
+	m.folderChanged(dir, &k.res.Parent)
+	dir.list.add(name, &k.res.Attr)
+	m.entry(n, t.validFor(n.until), out)
+}
+
+// folderChanged takes a folder's attributes after a change of this machine's. The table is locked.
+func (m *mount) folderChanged(dir *node, a *wire.Attr) {
+	if a.Ident == 0 {
+		dir.until = 0
+		return
+	}
+	m.table.learn(dir, a)
+}
+
+// Create makes a file and opens it.
+func (m *mount) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	dir, r, status := m.inFolder(&in.InHeader, wire.OpCreate, name)
+	if !status.Ok() {
+		return status
+	}
+	r.Mode = in.Mode
+	if in.Flags&unix.O_EXCL != 0 {
+		r.Flags |= wire.FlagExclusive
+	}
+	if in.Flags&unix.O_TRUNC != 0 {
+		r.Flags |= wire.FlagTruncate
+	}
+	k, errno := m.client.do(cancel, &r)
+	if errno != 0 {
+		return m.refused(dir, errno)
+	}
+	m.made(dir, name, k, &out.EntryOut)
+	out.OpenFlags = fuse.FOPEN_KEEP_CACHE
+	return fuse.OK
+}
+
+// refused notes that a folder is not as it was believed to be.
+func (m *mount) refused(dir *node, errno uint16) fuse.Status {
+	if errno == wire.EEXIST || errno == wire.ENOENT {
+		m.table.mu.Lock()
+		dir.list, dir.until = nil, 0
+		m.table.mu.Unlock()
+	}
+	return fuse.Status(errno)
+}
+
+// Tmpfile makes a file without a name.
+func (m *mount) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	_, r, status := m.request(&in.InHeader, wire.OpTmpfile)
+	if !status.Ok() {
+		return status
+	}
+	r.Ident, r.Mode = 0, in.Mode
+	k, errno := m.client.do(cancel, &r)
+	if errno != 0 {
+		return fuse.Status(errno)
+	}
+	t := m.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := &node{id: t.next, ident: k.res.Attr.Ident, removed: true}
+	t.next++
+	t.nodes[n.id], t.idents[n.ident] = n, n
+	t.learn(n, &k.res.Attr)
+	m.entry(n, 0, &out.EntryOut)
+	out.OpenFlags = fuse.FOPEN_KEEP_CACHE
+	return fuse.OK
+}
+
+// make makes a name in a folder.
+func (m *mount) make(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut, op wire.Op, fill func(*wire.Request)) fuse.Status {
+	dir, r, status := m.inFolder(h, op, name)
+	if !status.Ok() {
+		return status
+	}
+	fill(&r)
+	k, errno := m.client.do(cancel, &r)
+	if errno != 0 {
+		return m.refused(dir, errno)
+	}
+	m.made(dir, name, k, out)
+	return fuse.OK
+}
+
+// Mknod makes a file, a pipe, a socket or a device.
+func (m *mount) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	return m.make(cancel, &in.InHeader, name, out, wire.OpMknod, func(r *wire.Request) { r.Mode, r.Size = in.Mode, uint64(in.Rdev) })
+}
+
+// Mkdir makes a folder.
+func (m *mount) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	return m.make(cancel, &in.InHeader, name, out, wire.OpMkdir, func(r *wire.Request) { r.Mode = in.Mode })
+}
+
+// Symlink makes a symbolic link.
+func (m *mount) Symlink(cancel <-chan struct{}, h *fuse.InHeader, to, name string, out *fuse.EntryOut) fuse.Status {
+	return m.make(cancel, h, name, out, wire.OpSymlink, func(r *wire.Request) { r.Data = []byte(to) })
+}
+
+// Link gives a file a further name.
+func (m *mount) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	n, path, _ := m.node(in.Oldnodeid)
+	if n == nil {
+		return fuse.ENOENT
+	}
+	m.settle(n, false)
+	return m.make(cancel, &in.InHeader, name, out, wire.OpLink, func(r *wire.Request) { r.Path2, r.Ident = path, n.ident })
+}
+
+// Unlink removes a name.
+func (m *mount) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	return m.remove(cancel, h, name, wire.OpUnlink)
+}
+
+// Rmdir removes an empty folder.
+func (m *mount) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	return m.remove(cancel, h, name, wire.OpRmdir)
+}
+
+func (m *mount) remove(cancel <-chan struct{}, h *fuse.InHeader, name string, op wire.Op) fuse.Status {
+	dir, r, status := m.inFolder(h, op, name)
+	if !status.Ok() {
+		return status
+	}
+	m.table.mu.Lock()
+	c := dir.children[name]
+	m.table.mu.Unlock()
+	if c != nil && op == wire.OpUnlink {
+		m.settle(c, false)
+	}
+	k, errno := m.client.do(cancel, &r)
+	if errno != 0 {
+		return m.refused(dir, errno)
+	}
+	t := m.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m.unname(dir, name)
+	dir.list.remove(name)
+	m.folderChanged(dir, &k.res.Parent)
+	return fuse.OK
+}
+
+// unname takes a name away from a file, and notes when that was its last. The table is locked.
+func (m *mount) unname(dir *node, name string) {
+	n := m.table.detach(dir, name)
+	if n == nil {
+		return
+	}
+	n.until = 0
+	n.version++
+	if n.attr.Nlink > 0 {
+		n.attr.Nlink--
+	}
+	if n.attr.Mode&wire.TypeMask == wire.TypeFolder {
+		n.attr.Nlink = 0
+	}
+	n.removed = n.attr.Nlink == 0
+}
+
+// Rename moves a name, or exchanges two.
+func (m *mount) Rename(cancel <-chan struct{}, in *fuse.RenameIn, name, newName string) fuse.Status {
+	from, r, status := m.inFolder(&in.InHeader, wire.OpRename, name)
+	if !status.Ok() {
+		return status
+	}
+	to, path, named := m.node(in.Newdir)
+	if to == nil || !named {
+		return fuse.ENOENT
+	}
+	if len(newName) > wire.MaxName {
+		return fuse.Status(wire.ENAMETOOLONG)
+	}
+	r.Path2, r.Name2 = path, newName
+	switch in.Flags {
+	case 0:
+	case unix.RENAME_NOREPLACE:
+		r.Flags = wire.FlagNoReplace
+	case unix.RENAME_EXCHANGE:
+		r.Flags = wire.FlagExchange
+	default:
+		return fuse.EINVAL
+	}
+	m.settleForRename(from, name, to, newName)
+	k, errno := m.client.do(cancel, &r)
+	if errno != 0 {
+		return m.refused(from, errno)
+	}
+	m.renamed(from, name, to, newName, k)
+	return fuse.OK
+}
+
+// settleForRename waits for writes whose files' paths are about to change.
+func (m *mount) settleForRename(from *node, name string, to *node, newName string) {
+	m.table.mu.Lock()
+	all := []*node{from.children[name], to.children[newName]}
+	m.table.mu.Unlock()
+	for _, n := range all {
+		if n == nil {
+			continue
+		}
+		if n.attr.Mode&wire.TypeMask == wire.TypeFolder {
+			m.settleAll()
+			return
+		}
+		m.settle(n, false)
+	}
+}
+
+func (m *mount) renamed(from *node, name string, to *node, newName string, k *call) {
+	t := m.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	moved := t.detach(from, name)
+	var other *node
+	if k.flags&wire.FlagExchange != 0 {
+		other = t.detach(to, newName)
+	} else {
+		m.unname(to, newName)
+	}
+	from.list.remove(name)
+	to.list.remove(newName)
+	if moved == nil || k.flags&wire.FlagExchange != 0 && other == nil {
+		from.list, to.list = nil, nil // something has a name that is not known by it
+	}
+	m.put(to, newName, moved)
+	m.put(from, name, other)
+	m.folderChanged(from, &k.res.Parent)
+	m.folderChanged(to, &k.res.Attr)
+}
+
+// put gives a known file a name. The table is locked.
+func (m *mount) put(dir *node, name string, n *node) {
+	if n == nil {
+		return
+	}
+	if dir.children == nil {
+		dir.children = map[string]*node{}
+	}
+	dir.children[name] = n
+	n.places = append(n.places, place{dir, name})
+	n.until = 0 // its time of change is another
+	n.version++
+	dir.list.add(name, &n.attr)
+}
