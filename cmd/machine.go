@@ -76,7 +76,7 @@ there under the same path. The commands are docker-machine's, and more.`,
 	for group, commands := range map[string][]*cobra.Command{
 		groupMachineLife: {
 			newMachineCreateCommand(m), newMachineStartCommand(m), newMachineStopCommand(m), newMachineRestartCommand(m),
-			newMachineKillCommand(m), newMachineRmCommand(m),
+			newMachineSuspendCommand(m), newMachineResumeCommand(m), newMachineKillCommand(m), newMachineRmCommand(m),
 		},
 		groupMachineUse: {
 			newMachineUseCommand(m), newMachineEnvCommand(m), newMachineConfigCommand(m), newMachineURLCommand(m), newMachineIPCommand(m),
@@ -87,7 +87,7 @@ there under the same path. The commands are docker-machine's, and more.`,
 			newMachineLogsCommand(m), newMachineTopCommand(m), newMachineDfCommand(m), newMachineVersionCommand(m),
 		},
 		groupMachineKeep: {
-			newMachineEditCommand(m), newMachineUpgradeCommand(m), newMachineProvisionCommand(m), newMachineRegenerateCommand(m),
+			newMachineEditCommand(m), newMachineCompactCommand(m), newMachineUpgradeCommand(m), newMachineProvisionCommand(m), newMachineRegenerateCommand(m),
 			newMachineAutostartCommand(m), newMachineImageCommand(m.app),
 		},
 	} {

@@ -58,11 +58,13 @@ func (s *mebibytes) Set(text string) error {
 type machineSizes struct {
 	cpus         int
 	memory, disk mebibytes
+	reclaim      string
 }
 
 func (s *machineSizes) register(f *pflag.FlagSet) {
 	f.IntVar(&s.cpus, "cpus", 0, "`NUMBER` of CPUs")
 	f.Var(&s.memory, "memory", "memory, as 4g or a number of MiB")
+	f.StringVar(&s.reclaim, "memory-reclaim", "", "give memory back that it does not need: "+strings.Join(machine.MemoryReclaims, ", ")+" (default: auto)")
 	f.Var(&s.disk, "disk", "size of the data disk, as 60g; what is not used takes no room on the host")
 }
 
@@ -75,6 +77,9 @@ func (s *machineSizes) apply(spec *machine.Spec) {
 	}
 	if s.disk != 0 {
 		spec.DiskMiB = int(s.disk)
+	}
+	if s.reclaim != "" {
+		spec.MemoryReclaim = s.reclaim
 	}
 }
 

@@ -257,9 +257,15 @@ func newMachineEditCommand(m *machines) *cobra.Command {
 		Short: "Change a machine's CPUs, memory, disk and shared folders",
 		Long: `Change a machine's CPUs, memory, disk and shared folders. What changes takes effect
 when the machine is started the next time, or at once with --restart. The disk
-only grows; what is on it stays.`,
+grows at once, also while the machine runs.
+
+A smaller --disk is a copy: it takes a stop of the machine (--restart stops and
+starts it) and room on this host for a second disk. All files are compared before
+the copy takes the disk's place, and the disk as it was is kept until the machine
+has come up with the new one.`,
 		Example: `  dev machine edit --memory 8g --restart
   dev machine edit --disk 200g --share /data box
+  dev machine edit --disk 20g --restart box
   dev machine edit --unshare /data box`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: m.complete,
@@ -294,7 +300,12 @@ func (m *machines) runEdit(ctx context.Context, o machineEdit, args []string) er
 		}
 		unshare = append(unshare, folder)
 	}
-	before := describeSpec(one.Spec)
+	if o.disk != 0 && int(o.disk) < one.Spec.DiskMiB {
+		if err := m.shrinkDisk(ctx, one, o.disk, o.restart); err != nil {
+			return err
+		}
+	}
+	before := one.Spec
 	running, err := one.Edit(ctx, func(spec *machine.Spec) error {
 		o.machineSizes.apply(spec)
 		editLabels(spec, labels)
@@ -304,8 +315,9 @@ func (m *machines) runEdit(ctx context.Context, o machineEdit, args []string) er
 		return err
 	}
 	m.say(fmt.Sprintf("Machine %q: %s", one.Name, describeSpec(one.Spec)))
+	grown := running && one.Spec.DiskMiB > before.DiskMiB && m.growDisk(ctx, one)
 	switch {
-	case !running || describeSpec(one.Spec) == before:
+	case !running || !takesStart(before, one.Spec, grown):
 	case o.restart:
 		err = one.Restart(ctx, machine.StopOptions{}, m.tell())
 		m.showStartFailure(err)

@@ -19,8 +19,8 @@ func (e *ChangeError) Error() string {
 	return fmt.Sprintf("edit machine %q: %s cannot be changed: %s", e.Name, e.Field, e.Why)
 }
 
-// Edit changes the machine's spec and says whether a restart is needed for it to take effect. The disk only grows; driver, architecture and image stay
-// (Upgrade changes the image).
+// Edit changes the machine's spec and says whether a restart is needed for it to take effect. The disk only grows (Shrink makes it smaller);
+// driver, architecture and image stay (Upgrade changes the image).
 func (m *Machine) Edit(ctx context.Context, change func(*Spec) error) (restart bool, err error) {
 	err = m.underLock(ctx, nil, func() error {
 		if len(m.Problems) > 0 {

@@ -44,12 +44,15 @@ const spareMiB = 64
 // Whatever happens before the last step leaves the machine as it was; after it the next command finishes.
 func (m *Machine) Shrink(ctx context.Context, mebibytes int, sink Sink) (old string, err error) {
 	err = m.underLock(ctx, sink, func() error {
+		if len(m.Problems) > 0 {
+			return errors.Join(m.Problems...)
+		}
 		next := m.Spec.clone()
 		next.DiskMiB = mebibytes
-		if err := m.idleDisk(ctx, "make the disk smaller", sink); err != nil {
+		if err := errors.Join(next.Validate(m.Name), m.mayShrink(mebibytes)); err != nil {
 			return err
 		}
-		if err := errors.Join(next.Validate(m.Name), m.mayShrink(mebibytes)); err != nil {
+		if err := m.idleDisk(ctx, "make the disk smaller", sink); err != nil {
 			return err
 		}
 		old = m.automaticName("before-shrink")

@@ -17,7 +17,11 @@ import (
 
 // giveBack has memory and disk that the guest does not need given back to the host for as long as a life lasts.
 func (a *agent) giveBack(_ context.Context, l *life) error {
-	if vm, ok := l.vm.(hostagent.Ballooner); ok && a.o.ReclaimMemory {
+	switch vm, ok := l.vm.(hostagent.Ballooner); {
+	case !ok:
+	case !a.o.ReclaimMemory:
+		l.work.Go(func() { a.returnMemory(l.ctx, vm) })
+	default:
 		k := &reclaim.Keeper{
 			VM: vm, Total: a.o.MemoryBytes, CPUs: a.o.CPUs, Watch: a.watchMemory, Hold: a.holdIfAwake, Short: reclaim.HostShort, Log: a.log,
 		}
@@ -28,6 +32,17 @@ func (a *agent) giveBack(_ context.Context, l *life) error {
 	}
 	l.work.Go(func() { a.trimmer.Keep(l.ctx) })
 	return nil
+}
+
+// returnMemory gives a guest all of its memory again that was saved when some of it was the host's.
+func (a *agent) returnMemory(ctx context.Context, vm hostagent.Ballooner) {
+	has, err := vm.BalloonSize(ctx)
+	if err == nil && has < a.o.MemoryBytes {
+		err = vm.Balloon(ctx, a.o.MemoryBytes)
+	}
+	if err != nil && ctx.Err() == nil {
+		a.log.Debug("give the machine its memory again", "error", err)
+	}
 }
 
 // watchMemory waits until programs in the guest miss memory, or the time is over.

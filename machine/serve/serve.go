@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -103,6 +104,7 @@ func options(store *machine.Store, m *machine.Machine, env []string) (daemon.Opt
 		Start: func(ctx context.Context, link hostagent.Link) (hostagent.VM, error) {
 			return start(ctx, store.Drivers[m.Spec.Driver], m, link, log)
 		},
+		ReclaimMemory: m.Spec.ReclaimsMemory(runtime.GOOS), MemoryBytes: int64(m.Spec.MemoryMiB) << 20, CPUs: m.Spec.CPUs,
 		Memory: newMemory(store, m, log),
 		Key:    keys.Login, HostKey: keys.Host.PublicKey(),
 		WriteSeed: func(parts daemon.SeedParts) error { return writeSeed(m, keys, identity, parts) },

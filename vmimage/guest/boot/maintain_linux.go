@@ -21,6 +21,7 @@ import (
 // maintain does the work on the data disk that the seed asks for, tells of it on the report disk, and turns the machine off.
 func (m *machine) maintain(ctx context.Context) {
 	defer func() { _ = unix.Kill(os.Getpid(), SignalPowerOff) }()
+	_ = m.index.load("evdev", "button") // for the power button; without it the work cannot be ended in order
 	j, err := m.newJob()
 	if err != nil {
 		m.record.problem("%v", err)
