@@ -17,6 +17,8 @@ type applyOptions struct {
 	quietPull, quietBuild bool   // show no progress of these
 	// also takes the events beside the progress.
 	also compose.Sink
+	// provide carries out what providers do; nil where the plan has none.
+	provide func(ctx context.Context, op compose.Op) error
 	// settled are things that the plan does not touch, shown as they are.
 	settled []status
 }
@@ -33,7 +35,11 @@ func (a *app) applyWith(ctx context.Context, e compose.Engine, plan compose.Plan
 	for _, s := range o.settled {
 		p.show(s)
 	}
-	return compose.Apply(ctx, plan, a.keepingLogs(e, plan), o.sink(p), compose.ApplyOptions{Parallel: max(0, a.parallel)})
+	e = a.keepingLogs(e, plan)
+	if o.provide != nil {
+		e = &providingEngine{Engine: e, provide: o.provide}
+	}
+	return compose.Apply(ctx, plan, e, o.sink(p), compose.ApplyOptions{Parallel: max(0, a.parallel)})
 }
 
 // sink gives events to the progress, less what is to be quiet, and to also.

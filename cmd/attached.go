@@ -74,8 +74,8 @@ func (u *upRun) shownServices() map[string]bool {
 		if u.o.attachDependencies {
 			deps = types.IncludeDependencies
 		}
-		_ = u.p.ForEachService(u.services, func(name string, s *types.ServiceConfig) error {
-			if s.Attach == nil || *s.Attach {
+		_ = u.whole.ForEachService(u.services, func(name string, s *types.ServiceConfig) error {
+			if s.Provider == nil && (s.Attach == nil || *s.Attach) {
 				shown[name] = true
 			}
 			return nil
@@ -133,7 +133,8 @@ func (s *session) keptContainers(plan compose.Plan) []compose.Container {
 	}
 	var kept []compose.Container
 	for _, c := range s.have.Containers {
-		if s.accepts(c) && up(c.State) && !touched["container "+c.Name] {
+		ran := s.staged && !c.Created.Before(s.begin.Now) // and has ended since
+		if s.accepts(c) && (up(c.State) || ran) && !touched["container "+c.Name] {
 			kept = append(kept, c)
 		}
 	}
@@ -168,8 +169,12 @@ func (s *session) announce(kept []compose.Container, plan compose.Plan) {
 
 // follow shows output and tells of ends until ctx is done.
 func (s *session) follow(ctx context.Context, kept []compose.Container) {
+	since, tail := "", "0"
+	if s.staged { // what providers depend on has been started already
+		since, tail = s.begin.Now.Format(time.RFC3339), "all"
+	}
 	err := s.e.Logs(ctx, kept, engine.LogsOptions{
-		Follow: true, Stay: true, Tail: "0", Project: s.p.Name, Accept: s.accepts,
+		Follow: true, Stay: true, Since: since, Tail: tail, Project: s.p.Name, Accept: s.accepts,
 		Ended: func(c compose.Container, end engine.End) {
 			if s.shown[c.Service()] {
 				s.printer.ended(c, end)

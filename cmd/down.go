@@ -14,7 +14,6 @@ import (
 
 	"github.com/seed71221737/dev/compose"
 	"github.com/seed71221737/dev/engine"
-	"github.com/seed71221737/dev/engine/provider"
 )
 
 func newDownCommand(a *app) *cobra.Command {
@@ -38,7 +37,7 @@ snapshot restore brings them back.`,
 			return usagef("unknown --rmi value %q: use local or all", o.Images)
 		}
 		return a.runLifecycle(c.Context(), lifecycle{
-			heading: "down", providers: provider.Down,
+			heading: "down",
 			query: func(name string, p *types.Project) compose.Query {
 				if p != nil {
 					return compose.QueryFor(p)

@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -25,6 +27,9 @@ type externals struct {
 	noDeps   bool
 	// look: nothing is started; what only a program could tell stays unknown.
 	look bool
+	// bringUp brings up, as far as the command does that at all, what the provider of a service depends on before that is asked. The project is without
+	// providers; what those asked before have given is in it.
+	bringUp func(ctx context.Context, p *types.Project, s types.ServiceConfig) error
 }
 
 // complete carries the externals out. Providers that have been asked in this process are not asked again.
@@ -52,6 +57,11 @@ func (a *app) complete(ctx context.Context, p *types.Project, e *engine.Client, 
 		if x.look {
 			a.warn(fmt.Sprintf("service %q is its provider's: what %s would do, and the variables it gives, are not known here", s.Name, s.Provider.Type))
 			continue
+		}
+		if x.bringUp != nil && !x.noDeps {
+			if err := x.bringUp(ctx, compose.WithoutProviders(p, a.given), s); err != nil {
+				return nil, err
+			}
 		}
 		a.say(fmt.Sprintf("Service %s: %s makes it", s.Name, s.Provider.Type))
 		if a.given[s.Name], err = a.programs(e).Run(ctx, p, s, provider.Up); err != nil {
@@ -124,16 +134,50 @@ var pluginDirs = []string{
 	"/usr/local/lib/docker/cli-plugins", "/usr/local/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins", "/usr/libexec/docker/cli-plugins",
 }
 
-// endProviders has the providers of services stop or remove what they made.
-func (a *app) endProviders(ctx context.Context, e *engine.Client, p *types.Project, services []string, command string) error {
-	wanted, err := compose.Providers(p, services, len(services) > 0)
+// endProvider has the provider of a service stop or remove what it made.
+func (a *app) endProvider(ctx context.Context, e *engine.Client, p *types.Project, op compose.Op) error {
+	s := p.Services[op.Service]
+	a.say(fmt.Sprintf("Service %s: %s %s", s.Name, s.Provider.Type, op.Name))
+	_, err := a.programs(e).Run(ctx, p, s, op.Name)
+	return err
+}
+
+// providingEngine carries out what providers do beside what the engine does.
+type providingEngine struct {
+	compose.Engine
+	provide func(ctx context.Context, op compose.Op) error
+}
+
+// Do implements compose.Engine.
+func (e *providingEngine) Do(ctx context.Context, op compose.Op, made compose.Results, sink compose.Sink) (compose.Result, error) {
+	if op.Kind == compose.OpRunProvider {
+		return compose.Result{}, e.provide(ctx, op)
+	}
+	return e.Engine.Do(ctx, op, made, sink)
+}
+
+// awaitDependencies waits until the containers that a service depends on are as it needs them. They have been started.
+func (a *app) awaitDependencies(ctx context.Context, e compose.Engine, p *types.Project, s types.ServiceConfig) error {
+	have, err := e.Observe(ctx, compose.Query{Project: p.Name, SkipNetworks: true, SkipVolumes: true})
 	if err != nil {
 		return err
 	}
-	for i := len(wanted) - 1; i >= 0; i-- {
-		a.say(fmt.Sprintf("Service %s: %s %s", wanted[i].Name, wanted[i].Provider.Type, command))
-		if _, err := a.programs(e).Run(ctx, p, wanted[i], command); err != nil {
-			return err
+	for _, name := range slices.Sorted(maps.Keys(s.DependsOn)) {
+		d := s.DependsOn[name]
+		if d.Condition == types.ServiceConditionStarted {
+			continue
+		}
+		for _, c := range containersOf(have, []string{name}) {
+			if c.OneOff() {
+				continue
+			}
+			err := e.Await(ctx, c.ID, compose.Condition(d.Condition))
+			switch {
+			case err != nil && d.Required:
+				return fmt.Errorf("service %q: %w", s.Name, err)
+			case err != nil:
+				a.warn(fmt.Sprintf("service %q goes without %q: %v", s.Name, name, err))
+			}
 		}
 	}
 	return nil

@@ -10,7 +10,6 @@ import (
 
 	"github.com/seed71221737/dev/compose"
 	"github.com/seed71221737/dev/engine"
-	"github.com/seed71221737/dev/engine/provider"
 )
 
 // lifecycle is a command that does something to containers that exist: it observes them, plans and applies.
@@ -29,8 +28,6 @@ type lifecycle struct {
 	selects bool
 	quiet   applyOptions
 	timeout deadline
-	// providers is what the providers of the services do after the plan; empty: nothing.
-	providers string
 }
 
 // runLifecycle runs such a command for the named services.
@@ -65,10 +62,7 @@ func (a *app) runLifecycle(ctx context.Context, l lifecycle, services []string) 
 	if err != nil {
 		return err
 	}
-	if err := a.carryOut(ctx, e, l, p, name, have, plan); err != nil || l.providers == "" || p == nil || a.dryRun {
-		return err
-	}
-	return a.endProviders(ctx, e, p, services, l.providers)
+	return a.carryOut(ctx, e, l, p, name, have, plan)
 }
 
 // carryOut applies the plan of a lifecycle command, after asking if it must.
@@ -99,6 +93,9 @@ func (a *app) carryOut(
 	defer cancel()
 	o := l.quiet
 	o.heading = l.heading
+	if p != nil {
+		o.provide = func(ctx context.Context, op compose.Op) error { return a.endProvider(ctx, e, p, op) }
+	}
 	return a.applyAndExplain(ctx, e, p, plan, o)
 }
 
@@ -119,7 +116,7 @@ its stop signal and grace period, then it is killed. dev start starts them again
 	})
 	c.RunE = func(c *cobra.Command, args []string) error {
 		return a.runLifecycle(c.Context(), lifecycle{
-			heading: "stop", providers: provider.Stop,
+			heading: "stop",
 			plan: func(name string, p *types.Project, have compose.Snapshot) (compose.Plan, error) {
 				return compose.NewStopPlan(name, p, have, compose.StopOptions{Services: args, Timeout: timeout.value})
 			},

@@ -149,11 +149,13 @@ func (a *app) runRun(ctx context.Context, o runOptions, service string) error {
 	if err := a.unfinished(ctx, e, p.Name); err != nil && !a.dryRun {
 		return err
 	}
-	if p, err = a.complete(ctx, p, e, externals{services: []string{service}, noDeps: o.noDeps, look: a.dryRun}); err != nil {
-		return err
-	}
 	ro.Environment = a.proxies(e)
 	ro.BuildOptions.Proxy = ro.Environment
+	first := &upRun{a: a, p: p, e: e, plan: compose.PlanOptions{Pull: ro.Pull, Environment: ro.Environment, BuildOptions: ro.BuildOptions}}
+	first.o.quietPull, first.o.quietBuild = o.quietPull, o.quietBuild
+	if p, err = a.complete(ctx, p, e, externals{services: []string{service}, noDeps: o.noDeps, look: a.dryRun, bringUp: first.before}); err != nil {
+		return err
+	}
 	id, err := a.makeOneOff(ctx, e, p, o, ro)
 	if err != nil || a.dryRun {
 		return err

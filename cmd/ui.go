@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/seed71221737/dev/compose"
+	"github.com/seed71221737/dev/engine/provider"
 )
 
 // progress shows what a plan does while it is applied: one row for each thing that the plan touches. Its Event, show and note may be called from
@@ -84,6 +85,11 @@ func verbs(op compose.Op) (working, done string) {
 		return "Renaming", "Created"
 	case compose.OpRunHook:
 		return "Running hook", "Hook done"
+	case compose.OpRunProvider:
+		if op.Name == provider.Stop {
+			return "Stopping", "Stopped"
+		}
+		return "Removing", "Removed"
 	case compose.OpAwait:
 		return "Waiting", awaited(op.Condition)
 	}

@@ -297,7 +297,9 @@ func planSteps(plan compose.Plan) []string {
 }
 
 func (s *uiSource) apply(ctx context.Context, plan compose.Plan) error {
-	return compose.Apply(ctx, plan, s.a.keepingLogs(s.e, plan), compose.Discard, compose.ApplyOptions{})
+	p := s.project()
+	e := &providingEngine{Engine: s.a.keepingLogs(s.e, plan), provide: func(ctx context.Context, op compose.Op) error { return s.a.endProvider(ctx, s.e, p, op) }}
+	return compose.Apply(ctx, plan, e, compose.Discard, compose.ApplyOptions{})
 }
 
 func (s *uiSource) plan(ctx context.Context, p *types.Project, action tui.Action, service string, imagesReady bool) (compose.Plan, error) {

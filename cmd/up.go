@@ -94,9 +94,14 @@ type upRun struct {
 	o        upOptions
 	services []string
 	p        *types.Project
+	whole    *types.Project // with the services of providers
 	e        *engine.Client
 	plan     compose.PlanOptions
 	have     compose.Snapshot
+	// begin is what was there before anything was done; nil as long as nothing is.
+	begin *compose.Snapshot
+	// staged: some services were brought up before others, as providers depend on them.
+	staged bool
 }
 
 func (a *app) runUp(ctx context.Context, o upOptions, services []string) error {
@@ -110,7 +115,7 @@ func (a *app) runUp(ctx context.Context, o upOptions, services []string) error {
 	if err := errors.Join(a.tellPlace(ctx), a.trustRemote(ctx, p, o.yes)); err != nil {
 		return err
 	}
-	u := &upRun{a: a, o: o, services: services, p: p}
+	u := &upRun{a: a, o: o, services: services, p: p, whole: p}
 	if err := u.checkNames(); err != nil {
 		return err
 	}
@@ -129,7 +134,7 @@ func (a *app) runUp(ctx context.Context, o upOptions, services []string) error {
 	}
 	u.takeProxies()
 	if err := u.complete(ctx); err != nil {
-		return err
+		return u.undo(ctx, err)
 	}
 	plan, err := u.makePlan(ctx)
 	if err != nil || a.dryRun {
@@ -157,9 +162,38 @@ func (u *upRun) takeProxies() {
 }
 
 // complete takes in what providers and models tell.
-func (u *upRun) complete(ctx context.Context) (err error) {
-	u.p, err = u.a.complete(ctx, u.p, u.e, externals{services: u.services, noDeps: u.o.noDeps, look: u.a.dryRun})
+func (u *upRun) complete(ctx context.Context) error {
+	p, err := u.a.complete(ctx, u.p, u.e, externals{services: u.services, noDeps: u.o.noDeps, look: u.a.dryRun, bringUp: u.before})
+	if err == nil {
+		u.p = p
+	}
 	return err
+}
+
+// before brings up what the provider of a service depends on.
+func (u *upRun) before(ctx context.Context, p *types.Project, s types.ServiceConfig) error {
+	needed := compose.NeededBy(p, s)
+	if len(needed) == 0 {
+		return nil
+	}
+	first := &upRun{a: u.a, o: u.o, p: p, e: u.e, plan: u.plan, have: u.have}
+	first.o.again, first.o.wait = true, false
+	first.plan.Services, first.plan.Wait, first.plan.IgnoreOrphans, first.plan.RemoveOrphans = needed, false, true, false
+	first.plan.ForceRecreate, first.plan.AlwaysRecreateDeps, first.plan.RenewAnonVolumes = false, false, false // once, with all the others
+	first.plan.Scale = maps.Clone(u.plan.Scale)
+	maps.DeleteFunc(first.plan.Scale, func(name string, _ int) bool { return !slices.Contains(needed, name) })
+	plan, err := first.makePlan(ctx)
+	if u.staged = true; u.begin == nil {
+		u.begin = first.begin
+	}
+	if err != nil {
+		return err
+	}
+	first.o.rollback = false // all of it is undone, or nothing
+	if err := first.detached(ctx, plan); err != nil || u.o.noStart {
+		return err
+	}
+	return u.a.awaitDependencies(ctx, u.e, p, s)
 }
 
 // noServices explains a project of which nothing is enabled.
@@ -219,6 +253,10 @@ func (u *upRun) observeAndPlan(ctx context.Context) (compose.Plan, error) {
 	if u.have, err = u.e.Observe(ctx, compose.QueryFor(u.p)); err != nil {
 		return compose.Plan{}, err
 	}
+	if u.begin == nil {
+		begin := u.have
+		u.begin = &begin
+	}
 	return compose.NewPlan(u.p, u.have, u.plan)
 }
 
@@ -260,7 +298,7 @@ func (u *upRun) detached(ctx context.Context, plan compose.Plan) error {
 // undo takes back what an `up` that failed with err has done, if that is asked for, and returns err. One that the user ends is left as it is, as the
 // next goes on from there.
 func (u *upRun) undo(ctx context.Context, err error) error {
-	if err == nil || !u.o.rollback || errors.Is(context.Cause(ctx), context.Canceled) {
+	if err == nil || !u.o.rollback || u.begin == nil || errors.Is(context.Cause(ctx), context.Canceled) {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx) // a deadline of --wait-timeout is over
@@ -269,7 +307,7 @@ func (u *upRun) undo(ctx context.Context, err error) error {
 		u.a.warn("nothing is undone: " + observeErr.Error())
 		return err
 	}
-	plan, planErr := compose.NewRollbackPlan(u.p, u.have, now, u.o.timeout.value)
+	plan, planErr := compose.NewRollbackPlan(u.p, *u.begin, now, u.o.timeout.value)
 	if planErr != nil {
 		u.a.warn("nothing is undone: " + planErr.Error())
 		return err

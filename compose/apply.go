@@ -100,7 +100,7 @@ func classOf(k OpKind) class {
 	switch k {
 	case OpAwait:
 		return classAwait
-	case OpStopContainer, OpRestartContainer, OpRunHook:
+	case OpStopContainer, OpRestartContainer, OpRunHook, OpRunProvider:
 		return classWaiting
 	}
 	return classWork

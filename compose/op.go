@@ -39,6 +39,7 @@ const (
 	OpRenameContainer  OpKind = "rename container"  // Ref, Name
 	OpRemoveContainer  OpKind = "remove container"  // Ref, Volumes, Force
 	OpRunHook          OpKind = "run hook"          // Ref, Hook
+	OpRunProvider      OpKind = "run provider"      // Service, Name: the command (down, stop); engines know no providers
 	OpAwait            OpKind = "await"             // Ref, Condition: no call of its own; it waits for the engine's events
 )
 

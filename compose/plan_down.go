@@ -77,6 +77,10 @@ func (d *downPlanner) removeContainers(services []string) {
 				after = append(after, d.removed[other]...)
 			}
 		}
+		if s := d.p.Services[name]; s.Provider != nil { // those of profiles that are off are not asked
+			d.removed[name] = []*step{d.endProvider(s, "down", after)}
+			continue
+		}
 		containers := slices.Clone(d.containers[name])
 		if len(d.o.Services) > 0 {
 			for _, c := range d.oneOffs {

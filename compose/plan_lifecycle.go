@@ -28,12 +28,12 @@ func NewStopPlan(project string, p *types.Project, have Snapshot, o StopOptions)
 		return Plan{}, err
 	}
 	var g graph
-	v.stopAll(&g, services, o.Timeout)
+	v.stopAll(&g, services, o.Timeout, true)
 	return g.plan(nil)
 }
 
-// stopAll stops the running containers of services and returns the last step for each container, by ID.
-func (v *view) stopAll(g *graph, services []string, timeout *time.Duration) map[string]*step {
+// stopAll stops the running containers of services, and what their providers made if those are asked, and returns the last step for each container, by ID.
+func (v *view) stopAll(g *graph, services []string, timeout *time.Duration, providers bool) map[string]*step {
 	stopped := map[string]*step{}
 	last := map[string][]*step{}
 	for _, name := range slices.Backward(services) {
@@ -44,6 +44,9 @@ func (v *view) stopAll(g *graph, services []string, timeout *time.Duration) map[
 			}
 		}
 		last[name] = after
+		if s := v.p.Services[name]; s.Provider != nil && providers {
+			last[name] = []*step{g.endProvider(s, "stop", after)}
+		}
 		for i, c := range slices.DeleteFunc(slices.Clone(v.containers[name]), func(c Container) bool { return !running(c) }) {
 			if i == 0 {
 				last[name] = nil
@@ -257,7 +260,7 @@ func NewRemovePlan(project string, p *types.Project, have Snapshot, o RemoveOpti
 	var g graph
 	stopped := map[string]*step{}
 	if o.Stop {
-		stopped = v.stopAll(&g, services, o.Timeout)
+		stopped = v.stopAll(&g, services, o.Timeout, false)
 	}
 	for _, name := range services {
 		for _, c := range v.containers[name] {

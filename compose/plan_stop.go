@@ -75,6 +75,11 @@ func (g *graph) discard(c Container, s types.ServiceConfig, o discardOptions) *s
 	return removed
 }
 
+// endProvider has the provider of a service do a command after its dependents have ended.
+func (g *graph) endProvider(s types.ServiceConfig, command string, after []*step) *step {
+	return g.add(Op{Kind: OpRunProvider, Target: "service " + s.Name, Service: s.Name, Reason: s.Provider.Type + " " + command, Name: command}, after...)
+}
+
 // hasAnonymousVolumes reports whether the container mounts volumes without a name of their own.
 func hasAnonymousVolumes(c Container) bool {
 	for _, m := range c.Mounts {
