@@ -41,6 +41,7 @@ const (
 	agentStuck    = "stuck"  // takes orders and does nothing
 	agentSlow     = "slow"   // takes its time between stages
 	agentUnwell   = "unwell" // starts, and its guest has a problem
+	agentStays    = "stays"  // never gets beyond a stage
 )
 
 // agentWith makes an agent behave so only while its machine has that image.
@@ -257,6 +258,11 @@ func (a *standInAgent) run(s *machine.Store, m *machine.Machine, how string) err
 		a.set(hostagent.Starting, stage, "")
 		if how == agentSlow {
 			time.Sleep(50 * time.Millisecond)
+		}
+		if how == agentStays && stage == hostagent.StageEngine {
+			<-vm.Done()
+			a.set(hostagent.Failed, stage, "the VM ended")
+			return errors.New("the VM ended")
 		}
 		if how == agentFails && stage == hostagent.StageEngine {
 			failed := errors.New("the engine did not answer")

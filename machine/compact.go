@@ -75,5 +75,5 @@ func (m *Machine) idleDisk(ctx context.Context, what string, sink Sink) error {
 	if err := m.clear(ctx, stopGrace, sink); err != nil {
 		return err
 	}
-	return m.dropMemory()
+	return m.forgetMemory(ctx, "the machine's disk was compacted")
 }

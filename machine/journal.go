@@ -34,6 +34,8 @@ type journal struct {
 	New         string `json:"new,omitempty"`
 	OldOldest   int    `json:"old_oldest,omitempty"`
 	OldPrevious string `json:"old_previous,omitempty"`
+	// Patience is how long the machine may take to be well with the new image, in nanoseconds; 0: provePatience.
+	Patience time.Duration `json:"patience,omitempty"`
 	// Tries counts the starts with the new image. Why says why the machine goes back to the old one.
 	Tries int    `json:"tries,omitempty"`
 	Why   string `json:"why,omitempty"`

@@ -17,7 +17,7 @@ const (
 	// provePatience is how long a machine may take, once its engine answers, to be well: services settle, containers start.
 	provePatience = 3 * time.Minute
 	// provePause is how often it is asked.
-	provePause = time.Second
+	provePause = 500 * time.Millisecond
 )
 
 // fatal are the codes of problems with which a new image does not pass. Others (a port that is taken, a folder that is not there) are not the image's.
@@ -25,31 +25,39 @@ var fatal = []string{"guest", "guest-silent", "engine-silent", "link-lost", "fai
 
 // prove looks whether a machine that has just been started is well, and starts the containers that ran.
 func (m *Machine) prove(ctx context.Context, j *journal, sink Sink) error {
-	if err := m.awaitHealth(ctx); err != nil {
+	patience := provePatience
+	if j.Patience > 0 {
+		patience = j.Patience
+	}
+	if err := m.awaitHealth(ctx, patience); err != nil {
 		return err
 	}
 	return m.resume(ctx, j, sink)
 }
 
 // awaitHealth waits until the agent, the guest and the engine have nothing to complain about.
-func (m *Machine) awaitHealth(ctx context.Context) error {
-	wait, cancel := context.WithTimeout(ctx, provePatience)
+func (m *Machine) awaitHealth(ctx context.Context, patience time.Duration) error {
+	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(provePause)
 	defer tick.Stop()
+	var last error
 	for {
 		problems, err := m.Agent().Health(wait)
 		if err == nil {
-			if err = complaint(problems); err == nil {
-				return nil
-			}
+			err = complaint(problems)
 		}
-		if errors.Is(err, hostagent.ErrNotRunning) {
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, hostagent.ErrNotRunning):
 			return fmt.Errorf("the machine ended: %w", err)
+		case last == nil || wait.Err() == nil:
+			last = err
 		}
 		select {
 		case <-wait.Done():
-			return fmt.Errorf("it is not well: %w", err)
+			return fmt.Errorf("it is not well: %w", last)
 		case <-tick.C:
 		}
 	}

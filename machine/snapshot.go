@@ -138,7 +138,10 @@ func (m *Machine) fill(ctx context.Context, draft *snapshots.Draft, note, reason
 	}
 	sink.say(m.Name, "saving the machine's disk")
 	state := snapshots.Stopped
-	if live {
+	if m.isSuspended(ctx) { // nobody wakes it while this command holds the lock
+		state = snapshots.Live
+		err = sparse.Copy(ctx, draft.Disk(), m.Dir.DataDisk())
+	} else if live {
 		state = snapshots.Live
 		err = m.copyLive(ctx, draft.Disk())
 	} else if err = m.clear(ctx, stopGrace, sink); err == nil {
@@ -162,7 +165,7 @@ func (m *Machine) copyLive(ctx context.Context, to string) error {
 	if err != nil {
 		return err
 	}
-	if !fromPhase(status.Phase) {
+	if !fromPhase(status.Phase) && !isAsleep(status.Phase) {
 		return &NotReadyError{Name: m.Name, Phase: Phase(status.Phase)}
 	}
 	err = m.Agent().CopyDisk(ctx, to)
@@ -172,7 +175,7 @@ func (m *Machine) copyLive(ctx context.Context, to string) error {
 	return err
 }
 
-// NotReadyError says that a machine is on its way up or down, or suspended.
+// NotReadyError says that a machine is on its way up or down.
 type NotReadyError struct {
 	Name  string
 	Phase Phase
@@ -276,7 +279,7 @@ func (m *Machine) restore(ctx context.Context, snap snapshots.Snapshot, spec Spe
 	if err := j.write(m.Dir); err != nil {
 		return err
 	}
-	err := m.stop(ctx, StopOptions{}, sink)
+	err := m.rest(ctx, sink)
 	if err == nil {
 		sink.say(m.Name, "checking and copying snapshot "+snap.Name)
 		j.Switch, err = m.prepareSwitch(ctx, snap, spec, safety, reasonRestore)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed71221737/dev/engine/native/atomicfile"
+	"github.com/seed71221737/dev/hostagent"
 	"github.com/seed71221737/dev/machine/snapshots"
 	"github.com/seed71221737/dev/machine/sparse"
 )
@@ -82,7 +83,7 @@ func (m *Machine) draftOfPresent(ctx context.Context, name, reason string) (*sna
 
 // finishSwitch puts disk and spec in place. It can be killed and repeated at any point.
 func (m *Machine) finishSwitch(ctx context.Context, s *diskSwitch) error {
-	if err := m.dropMemory(); err != nil {
+	if err := m.forgetMemory(ctx, "the machine's disk was replaced"); err != nil {
 		return err
 	}
 	err := os.Rename(m.Dir.file(filepath.Base(s.Disk)), m.Dir.DataDisk())
@@ -132,12 +133,25 @@ func (m *Machine) sweepChange(keep string) error {
 	return errors.Join(err, m.snapshotStore().Sweep(keep))
 }
 
-// dropMemory removes a saved memory, which fits only the disk and the image that it was saved with.
-func (m *Machine) dropMemory() error {
-	if err := os.RemoveAll(m.Dir.file("memory")); err != nil {
-		return fmt.Errorf("drop the saved memory of machine %q: %w", m.Name, err)
+// rest makes sure that nothing uses the disk: a machine that runs is stopped in order, and what its memory was saved with goes with what it fits.
+func (m *Machine) rest(ctx context.Context, sink Sink) error {
+	runs, err := m.agentRuns(ctx)
+	if err != nil {
+		return err
 	}
-	return nil
+	if runs {
+		return m.stop(ctx, StopOptions{Cold: true}, sink)
+	}
+	return m.clear(ctx, stopGrace, sink)
+}
+
+// isSuspended says whether the machine's containers are in saved memory, and nobody who uses the machine wakes it.
+func (m *Machine) isSuspended(ctx context.Context) bool {
+	if status, err := m.Agent().Status(ctx); err == nil {
+		return status.Phase == hostagent.Suspended && !status.Asleep
+	}
+	state := m.Saved()
+	return state != nil && state.Suspended
 }
 
 // automaticName is a name for a snapshot that dev takes by itself, which no other has.

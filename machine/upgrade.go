@@ -35,6 +35,8 @@ type UpgradeOptions struct {
 	Rollback bool
 	// NoSnapshot goes on without saving the disk first.
 	NoSnapshot bool
+	// Patience is how long the machine may take, once its engine answers, to be well with the new image; 0: three minutes.
+	Patience time.Duration
 }
 
 // UpgradeResult is what an upgrade did.
@@ -123,6 +125,7 @@ func (m *Machine) PlanUpgrade(ctx context.Context, o UpgradeOptions) (UpgradePla
 	if p.Runs, err = m.agentRuns(ctx); err != nil {
 		return p, err
 	}
+	p.Runs = p.Runs || m.isSuspended(ctx)
 	if p.Snapshot {
 		p.NoRoom = m.roomForSnapshot()
 	}
@@ -183,6 +186,7 @@ func (m *Machine) Upgrade(ctx context.Context, o UpgradeOptions, sink Sink) (r U
 		j := &journal{
 			Kind: kindUpgrade, Step: stepPrepare, Began: time.Now().UTC(), Ran: r.Plan.Runs,
 			Old: m.Spec.Image, New: r.Plan.New.Digest, OldOldest: m.Spec.DataOldest, OldPrevious: m.Spec.Previous,
+			Patience: o.Patience,
 		}
 		err = m.beginUpgrade(ctx, j, r.Plan, sink)
 		r.Snapshot = j.Snapshot
@@ -200,12 +204,18 @@ func (m *Machine) beginUpgrade(ctx context.Context, j *journal, p UpgradePlan, s
 	if err := m.store.Images.Use(ctx, j.New, m.Name); err != nil {
 		return fmt.Errorf("upgrade machine %q: %w", m.Name, err)
 	}
-	err := m.noteContainers(ctx, j)
+	var err error
+	if j.Ran { // one that is suspended is resumed: its containers are to run afterwards
+		err = m.startLocked(ctx, sink)
+	}
+	if err == nil {
+		err = m.noteContainers(ctx, j)
+	}
 	if err == nil {
 		err = j.write(m.Dir)
 	}
 	if err == nil {
-		err = m.stop(ctx, StopOptions{}, sink)
+		err = m.rest(ctx, sink)
 	}
 	if err == nil && p.Snapshot {
 		var snap snapshots.Snapshot
@@ -305,7 +315,7 @@ func (m *Machine) swap(ctx context.Context, next Spec) error {
 		return err
 	}
 	if next.Image != m.Spec.Image {
-		if err := m.dropMemory(); err != nil {
+		if err := m.forgetMemory(ctx, "the machine has another image"); err != nil {
 			return err
 		}
 	}
@@ -406,7 +416,7 @@ func (m *Machine) putRight(ctx context.Context, sink Sink) error {
 		return err
 	}
 	if j.Switch != nil && j.Kind == kindUpgrade {
-		if err := m.noVM(ctx, sink); err != nil {
+		if err := m.rest(ctx, sink); err != nil {
 			return err
 		}
 		return m.endSwitch(ctx, j)
@@ -418,18 +428,13 @@ func (m *Machine) putRight(ctx context.Context, sink Sink) error {
 	sink.send(Event{Machine: m.Name, Warning: true, Text: text})
 	if giveUp {
 		err = m.sweepChange("")
-	} else if err = m.noVM(ctx, sink); err == nil {
+	} else if err = m.rest(ctx, sink); err == nil {
 		err = m.finishSwitch(ctx, j.Switch)
 	}
 	if err != nil {
 		return err
 	}
 	return errors.Join(endJournal(m.Dir), m.releaseOthers(context.WithoutCancel(ctx)))
-}
-
-// noVM makes sure that nothing uses the disk.
-func (m *Machine) noVM(ctx context.Context, sink Sink) error {
-	return m.stop(ctx, StopOptions{}, sink)
 }
 
 // finishUpgrade goes on with an upgrade that was interrupted, to its end: with the new image if it works, else with the old one. It says whether there was

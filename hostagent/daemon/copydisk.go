@@ -21,10 +21,12 @@ func (a *agent) serveCopyDisk(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the file is not an absolute path", http.StatusBadRequest)
 		return
 	}
-	if phase := a.state.snapshot().Phase; phase != hostagent.Running && phase != hostagent.Degraded {
-		http.Error(w, "the machine is "+string(phase), http.StatusConflict)
+	visit, err := a.gate.pass(r.Context(), reachGuest)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusConflict)
 		return
 	}
+	defer visit.end()
 	copier, ok := a.vm().(hostagent.DiskCopier)
 	if !ok {
 		http.Error(w, "this machine's disk can be copied only while it is stopped", http.StatusConflict)

@@ -136,6 +136,12 @@ func serveMonitor(how string, args []string) error {
 // Image adds an image without contents to a store and returns its digest. A stand-in boots it.
 func Image(t testing.TB, store *vmimage.Store, arch, tag string) string {
 	t.Helper()
+	return ImageWith(t, store, arch, tag, func(*vmimage.Manifest) {})
+}
+
+// ImageWith is Image with a manifest that change alters.
+func ImageWith(t testing.TB, store *vmimage.Store, arch, tag string, change func(*vmimage.Manifest)) string {
+	t.Helper()
 	dir, err := store.Workspace()
 	if err != nil {
 		t.Fatal(err)
@@ -148,6 +154,7 @@ func Image(t testing.TB, store *vmimage.Store, arch, tag string) string {
 			t.Fatal(err)
 		}
 	}
+	change(&m)
 	data, err := json.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
