@@ -150,7 +150,7 @@ func (o *machineCreate) register(f *pflag.FlagSet, getenv func(string) string) {
 	f.StringVar(&o.arch, "arch", "", "architecture: "+strings.Join(vmimage.Arches, ", ")+" (default: this host's)")
 	f.StringVar(&o.image, "image", "", "`IMAGE` to boot: a tag, a digest, or a folder with an image")
 	f.BoolVar(&o.buildImage, "build-image", false, "build the image first if there is none")
-	f.StringArrayVar(&o.shares, "share", nil, "`FOLDER[:PATH][:ro]` to share instead of the home folder; may be repeated")
+	f.StringArrayVar(&o.shares, "share", nil, "`FOLDER[:PATH][:ro][,type=TYPE]` to share instead of the home folder, type fuse or virtiofs; may be repeated")
 	f.BoolVar(&o.noShare, "no-share", false, "share no folder")
 	f.StringArrayVar(&o.labels, "label", nil, "`KEY=VALUE` to find the machine by; may be repeated")
 	f.BoolVar(&o.use, "use", false, "use it for dev up from now on")
@@ -254,7 +254,7 @@ func keyValues(flag string, pairs []string) (map[string]string, error) {
 	return m, nil
 }
 
-// parseShares reads --share FOLDER[:PATH][:ro].
+// parseShares reads --share FOLDER[:PATH][:ro][,type=TYPE].
 func (a *app) parseShares(texts []string) ([]machine.Share, error) {
 	var shares []machine.Share
 	for _, text := range texts {
@@ -272,6 +272,7 @@ func (a *app) parseShares(texts []string) ([]machine.Share, error) {
 }
 
 func parseShare(text, goos string) (s machine.Share, err error) {
+	text, s.Type = cutShareType(text)
 	rest, readOnly := strings.CutSuffix(text, ":ro")
 	if !readOnly {
 		rest = strings.TrimSuffix(rest, ":rw")
@@ -290,6 +291,15 @@ func parseShare(text, goos string) (s machine.Share, err error) {
 		return s, usagef("read --share %q: write FOLDER, FOLDER:/PATH or either with :ro", text)
 	}
 	return s, nil
+}
+
+// cutShareType takes ,type=TYPE off the end of a share; the spec refuses types that there are not.
+func cutShareType(text string) (rest, kind string) {
+	i := strings.LastIndex(text, ",type=")
+	if i < 0 || strings.ContainsAny(text[i:], `/\`) {
+		return text, "" // part of a folder's name
+	}
+	return text[:i], text[i+len(",type="):]
 }
 
 // create makes a machine, and says what it makes.

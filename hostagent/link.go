@@ -87,3 +87,11 @@ type Resizer interface {
 	// ResizeDisk makes the data disk's file, and the disk that the guest sees, so many bytes large. It never makes it smaller.
 	ResizeDisk(ctx context.Context, bytes int64) error
 }
+
+// Types of shares.
+const (
+	// ShareFUSE is a share of our own: the guest mounts it by FUSE and this side serves it, whatever the hypervisor.
+	ShareFUSE = "fuse"
+	// ShareVirtiofs is a device of the VM, served by virtiofsd.
+	ShareVirtiofs = "virtiofs"
+)

@@ -56,7 +56,12 @@ type Share struct {
 	Host     string `yaml:"host"`
 	Guest    string `yaml:"guest,omitempty"`
 	ReadOnly bool   `yaml:"read_only,omitempty"`
+	// Type is how it gets there: virtiofs, fuse (a share of our own), or "" for what is best, which is fuse.
+	Type string `yaml:"type,omitempty"`
 }
+
+// shareTypes are the values of Share.Type.
+var shareTypes = []string{"", hostagent.ShareFUSE, hostagent.ShareVirtiofs}
 
 // EngineOptions are docker-machine's --engine-… flags.
 type EngineOptions struct {
@@ -179,12 +184,25 @@ func shareProblems(shares []Share) []string {
 			list = append(list, fmt.Sprintf("share %q is not an absolute path", s.Host))
 		case !path.IsAbs(guest) || path.Clean(guest) != guest || guest == "/":
 			list = append(list, fmt.Sprintf("share %q would be at %q in the machine, which must be an absolute path below the root", s.Host, guest))
+		case !slices.Contains(shareTypes, s.Type):
+			list = append(list, fmt.Sprintf("share %q is of type %q, which is not one of %s", s.Host, s.Type, strings.Join(shareTypes[1:], ", ")))
 		case seen[guest]:
 			list = append(list, fmt.Sprintf("two shares would be at %q in the machine", guest))
 		}
 		seen[guest] = true
 	}
 	return list
+}
+
+// ShareDevices is how many shares are devices of the VM.
+func (s Spec) ShareDevices() int {
+	n := 0
+	for _, share := range s.Shares {
+		if share.Type == hostagent.ShareVirtiofs {
+			n++
+		}
+	}
+	return n
 }
 
 // GuestPath is where the share is in the guest.

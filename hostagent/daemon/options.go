@@ -113,6 +113,8 @@ type Share struct {
 	// Host is the folder, Guest where the guest mounts it; "": hostagent.GuestPath of Host.
 	Host, Guest string
 	ReadOnly    bool
+	// Type is one of hostagent's; "": hostagent.ShareFUSE.
+	Type string
 }
 
 // SeedParts are the agent's part of the seed; the rest (keys, host name, entropy) is the caller's. Engine and Sysctl are to be merged with the caller's

@@ -22,6 +22,7 @@ import (
 	"github.com/seed71221737/dev/vmimage/guest/agent"
 	"github.com/seed71221737/dev/vmimage/guest/boot"
 	"github.com/seed71221737/dev/vmimage/guest/proto"
+	"github.com/seed71221737/dev/vmimage/guest/share"
 )
 
 func main() {
@@ -119,9 +120,10 @@ func runAgent() error {
 	if err != nil {
 		return fmt.Errorf("listen for the host: %w", err)
 	}
+	shares := &share.Manager{MakeTarget: boot.MakeTarget, Log: s.Log}
 	f := &agent.Fast{
 		SecretFile: boot.LinkSecretFile, Log: s.Log,
-		Services: map[string]func(context.Context, net.Conn, string){proto.FastDocker: agent.FastSocket("/run/docker.sock"), proto.FastControl: agent.FastControl(s.Control)},
+		Services: map[string]func(context.Context, net.Conn, string){proto.FastDocker: agent.FastSocket("/run/docker.sock"), proto.FastShare: shares.Serve, proto.FastControl: agent.FastControl(s.Control)},
 	}
 	failed := make(chan error, 1)
 	ctx, end := context.WithCancel(ctx)

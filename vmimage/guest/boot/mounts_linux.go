@@ -117,7 +117,7 @@ func MountShare(m proto.Mount) error {
 	if err := m.Validate(); err != nil {
 		return err
 	}
-	if err := makeTarget(m.Target); err != nil {
+	if err := MakeTarget(m.Target); err != nil {
 		return fmt.Errorf("mount %q: make folder %q: %w", m.Source, m.Target, err)
 	}
 	flags := uintptr(0)
@@ -130,8 +130,8 @@ func MountShare(m proto.Mount) error {
 	return nil
 }
 
-// makeTarget makes a folder to mount at. The root is read-only: in an empty top folder of the image (/home, /Users, …) a file system in memory makes room.
-func makeTarget(target string) error {
+// MakeTarget makes a folder to mount at. The root is read-only: in an empty top folder of the image (/home, /Users, …) a file system in memory makes room.
+func MakeTarget(target string) error {
 	err := os.MkdirAll(target, 0o755)
 	if !errors.Is(err, unix.EROFS) {
 		return err

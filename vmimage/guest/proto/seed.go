@@ -201,11 +201,19 @@ var mountTypes = map[string]bool{"virtiofs": true, "nfs": true, "nfs4": true, "c
 
 // Validate refuses a mount that would hide the system.
 func (m Mount) Validate() error {
-	if m.Source == "" || !path.IsAbs(m.Target) || path.Clean(m.Target) != m.Target || m.Target == "/" {
-		return fmt.Errorf("mount of %q at %q: the target must be a clean absolute path below the root", m.Source, m.Target)
-	}
 	if !mountTypes[m.Type] {
 		return fmt.Errorf("mount of %q: file system %q is not known", m.Source, m.Type)
 	}
+	return m.ValidateTarget()
+}
+
+// ValidateTarget refuses a place that would hide the system.
+func (m Mount) ValidateTarget() error {
+	if m.Source == "" || !path.IsAbs(m.Target) || path.Clean(m.Target) != m.Target || m.Target == "/" {
+		return fmt.Errorf("mount of %q at %q: the target must be a clean absolute path below the root", m.Source, m.Target)
+	}
 	return nil
 }
+
+// MountOwners in the Options of a share of our own (FastShare) says that the host keeps owners and modes as they are set in the machine.
+const MountOwners = "owners"
