@@ -1,0 +1,73 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package share
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+
+	"github.com/seed71221737/dev/vmimage/guest/proto"
+)
+
+// Manager keeps a machine's shares. It is the service proto.FastShare of the fast link. Set the fields, then Serve.
+type Manager struct {
+	// MakeTarget makes the folder that a share is mounted at.
+	MakeTarget func(path string) error
+	Log        *slog.Logger
+
+	mu     sync.Mutex
+	mounts map[string]*managed // by target
+}
+
+type managed struct {
+	spec  proto.Mount
+	mount *Mount
+}
+
+// Serve mounts a share, which argument describes (a proto.Mount as JSON), unless it is mounted, and uses the connection for it.
+func (m *Manager) Serve(ctx context.Context, conn net.Conn, argument string) {
+	share, err := m.mounted(argument)
+	if replyErr := proto.FastReply(conn, err); err != nil || replyErr != nil {
+		return
+	}
+	if err := share.Serve(ctx, conn); err != nil {
+		m.Log.Warn("a share lost its connection", "error", err)
+	}
+}
+
+// mounted is the share that is described, mounted.
+func (m *Manager) mounted(argument string) (*Mount, error) {
+	var spec proto.Mount
+	if err := json.Unmarshal([]byte(argument), &spec); err != nil {
+		return nil, fmt.Errorf("read what to mount: %w", err)
+	}
+	if err := spec.ValidateTarget(); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if have := m.mounts[spec.Target]; have != nil && !have.mount.ended() {
+		if have.spec == spec {
+			return have.mount, nil
+		}
+		if err := have.mount.Unmount(); err != nil { // it became another one
+			return nil, err
+		}
+	}
+	if err := m.MakeTarget(spec.Target); err != nil {
+		return nil, fmt.Errorf("mount %q: make folder %q: %w", spec.Source, spec.Target, err)
+	}
+	share, err := New(Options{Name: spec.Source, Target: spec.Target, ReadOnly: spec.ReadOnly, KeepsOwners: spec.Options == proto.MountOwners, Log: m.Log})
+	if err != nil {
+		return nil, err
+	}
+	if m.mounts == nil {
+		m.mounts = map[string]*managed{}
+	}
+	m.mounts[spec.Target] = &managed{spec, share}
+	return share, nil
+}
