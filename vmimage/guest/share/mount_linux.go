@@ -64,6 +64,7 @@ type Mount struct {
 
 // New mounts a share that has no connection yet: programs that use it wait for one. Unmount ends it.
 func New(o Options) (*Mount, error) {
+	done   chan struct{} // closed when the kernel uses it no more
 	m := &mount{RawFileSystem: fuse.NewDefaultRawFileSystem(), o: o, client: newClient(), log: o.Log}
 	m.table = newTable(wire.Attr{Ident: 1, Mode: wire.TypeFolder | 0o755, Nlink: 2})
 	m.notes.wake = make(chan struct{}, 1)
@@ -85,8 +86,12 @@ func New(o Options) (*Mount, error) {
 	m.server = server
 	raiseReadAhead(o.Target)
 	ctx, cancel := context.WithCancel(context.Background())
-	out := &Mount{m: m, cancel: cancel}
-	out.work.Go(server.Serve)
+	out := &Mount{m: m, cancel: cancel, done: make(chan struct{})}
+	out.work.Go(func() {
+		defer close(out.done)
+		server.Serve()
+		cancel()
+	})
 	out.work.Go(func() { m.client.watch(ctx) })
 	out.work.Go(func() { m.notify(ctx) })
 	if o.ReadOnly {
@@ -115,6 +120,16 @@ func (m *Mount) Unmount() error {
 	// Lazily: it goes from sight at once, and the server ends with the last user.
 	err := unix.Unmount(m.m.o.Target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	m.cancel()
+// ended says that it is mounted no more.
+func (m *Mount) ended() bool {
+	select {
+	case <-m.done:
+		return true
+	default:
+		return false
+	}
+}
+
 	if err != nil {
 		return fmt.Errorf("unmount %q: %w", m.m.o.Target, err)
 	}
