@@ -5,6 +5,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -77,7 +78,7 @@ func (c *Client) mergeLogs(ctx context.Context, api *client.Client, containers [
 	errs := make([]error, len(containers))
 	var wg sync.WaitGroup
 	for i, ctr := range containers {
-		streams[i] = make(chan LogLine, 64)
+		streams[i] = make(chan LogLine, 16) // there may be a hundred
 		wg.Go(func() {
 			defer close(streams[i])
 			errs[i] = c.readLogs(ctx, api, ctr, o, func(l LogLine) {
@@ -190,9 +191,45 @@ func demultiplex(r io.Reader, raw bool, ctr compose.Container, timed bool, emit 
 		return err
 	}
 	errOut := newFrames(LogLine{Container: ctr, Stderr: true}, timed, emit)
-	_, err := stdcopy.StdCopy(out, errOut, r)
+	err := splitFrames(out, errOut, r)
 	out.lines.flush()
 	errOut.lines.flush()
+	return err
+}
+
+// splitFrames gives each frame of a multiplexed stream to one of two writers, in one piece, until the stream ends; the engine may end it anywhere.
+// stdcopy does the same with a buffer of 40 kB to begin with, of which logs of many containers would need as many.
+func splitFrames(out, errOut io.Writer, r io.Reader) error {
+	var header [8]byte // which stream, three bytes of nothing, how long the frame is
+	var frame bytes.Buffer
+	for {
+		if _, err := io.ReadFull(r, header[:]); err != nil {
+			return endOfFrames(err)
+		}
+		frame.Reset()
+		if _, err := io.CopyN(&frame, r, int64(binary.BigEndian.Uint32(header[4:]))); err != nil {
+			return endOfFrames(err)
+		}
+		to := out
+		switch stdcopy.StdType(header[0]) {
+		case stdcopy.Stdin, stdcopy.Stdout:
+		case stdcopy.Stderr:
+			to = errOut
+		case stdcopy.Systemerr:
+			return fmt.Errorf("the engine says: %s", &frame)
+		default:
+			return fmt.Errorf("a frame of a stream %d, which is not known", header[0])
+		}
+		if _, err := to.Write(frame.Bytes()); err != nil {
+			return err
+		}
+	}
+}
+
+func endOfFrames(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil
+	}
 	return err
 }
 

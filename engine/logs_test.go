@@ -3,7 +3,9 @@
 package engine
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -354,4 +357,24 @@ func FuzzDemultiplex(f *testing.F) {
 			t.Errorf("%d bytes of text from %d", n, len(b))
 		}
 	})
+}
+
+// splitFrames gives what stdcopy gives.
+func TestSplitFrames(t *testing.T) {
+	long := strings.Repeat("x", 100_000)
+	frame := func(stream byte, text string) string {
+		return string(binary.BigEndian.AppendUint32([]byte{stream, 0, 0, 0}, uint32(len(text)))) + text //nolint:gosec // short
+	}
+	for name, stream := range map[string]string{
+		"nothing": "", "both": frame(1, "out") + frame(2, "err") + frame(0, "in") + frame(1, "") + frame(1, "more"), "long": frame(2, long) + frame(1, "x"),
+		"header cut": frame(1, "a") + "\x01\x00", "text cut": frame(1, "a") + frame(1, "long")[:9], "system": frame(1, "a") + frame(3, "broken"),
+		"unknown": frame(1, "a") + frame(7, "b"),
+	} {
+		var out, errOut, wantOut, wantErr bytes.Buffer
+		err := splitFrames(&out, &errOut, strings.NewReader(stream))
+		_, want := stdcopy.StdCopy(&wantOut, &wantErr, strings.NewReader(stream))
+		if out.String() != wantOut.String() || errOut.String() != wantErr.String() || (err == nil) != (want == nil) {
+			t.Errorf("%s: got %q, %q, %v; want %q, %q, %v", name, &out, &errOut, err, &wantOut, &wantErr, want)
+		}
+	}
 }

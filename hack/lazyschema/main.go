@@ -5,7 +5,10 @@
 //
 //   - the JSON schema module, which compose-go brings in, compiles no meta-schemas at every process start;
 //   - compose-go compares paths without splitting them into parts first, half of what reading a Compose file costs;
-//   - mapstructure, which compose-go decodes with, makes the list of a struct's fields once, a quarter of the memory that reading costs.
+//   - mapstructure, which compose-go decodes with, makes the list of a struct's fields once, a quarter of the memory that reading costs;
+//   - what image references, digests and media types look like is compiled when it is first asked for, not at every process start, and so is a
+//     table of checksums;
+//   - pflag, which the command line is made with, does not write empty lists as CSV.
 //
 // docs/adr/0003-lazy-json-schema.md has the reasons and the figures. A plain go build works too, and is only slower.
 //
@@ -15,6 +18,8 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"go/parser"
+	"go/token"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,9 +33,33 @@ type edit struct{ old, new string }
 type patched struct {
 	module, folder string
 	edits          map[string][]edit
+	// lazy are the files whose regular expressions are to be compiled when they are first used, and how many these are.
+	lazy map[string]int
 }
 
 var modules = []patched{
+	{"github.com/distribution/reference", "reference", map[string][]edit{
+		"regexp.go": {{"\t\"regexp\"\n", ""}},
+	}, map[string]int{"regexp.go": 10}},
+	{"github.com/opencontainers/go-digest", "go-digest", map[string][]edit{
+		"algorithm.go": {{"\t\"regexp\"\n", ""}, {"map[Algorithm]*regexp.Regexp{", "map[Algorithm]*lazyRegexp{"}},
+		"digest.go":    {{"\t\"regexp\"\n", ""}},
+	}, map[string]int{"algorithm.go": 3, "digest.go": 2}},
+	{"oras.land/oras-go/v2", "oras-go", map[string][]edit{
+		"pack.go":               {{"\t\"regexp\"\n", ""}},
+		"registry/reference.go": {{"\t\"regexp\"\n", ""}},
+	}, map[string]int{"pack.go": 1, "registry/reference.go": 2}},
+	// A list flag that is empty by default is not written as CSV to learn so: 4 kB for each of them.
+	{"github.com/spf13/pflag", "pflag", map[string][]edit{
+		"string_slice.go": {{
+			"func writeAsCSV(vals []string) (string, error) {\n",
+			"func writeAsCSV(vals []string) (string, error) {\n\tif len(vals) == 0 {\n\t\treturn \"\", nil\n\t}\n",
+		}},
+	}, nil},
+	{"github.com/klauspost/compress", "compress", map[string][]edit{
+		"internal/snapref/snappy.go": lazyTable,
+		"zstd/snappy.go":             lazyTable,
+	}, nil},
 	// No meta-schemas are compiled, and a schema without one counts as checked.
 	{"github.com/santhosh-tekuri/jsonschema/v6", "jsonschema", map[string][]edit{
 		"draft.go": {{"\nfunc init() {\n", "\nfunc compileMetaSchemas() {\n"}},
@@ -38,7 +67,7 @@ var modules = []patched{
 			"\tmeta := dialect.getSchema(rr.assertVocabs, rr.vocabularies)\n",
 			"\tmeta := dialect.getSchema(rr.assertVocabs, rr.vocabularies)\n\tif meta == nil {\n\t\treturn nil\n\t}\n",
 		}},
-	}},
+	}, nil},
 	// The same answer part by part, without a list of parts: it is asked for every pattern at every value of a file.
 	{"github.com/compose-spec/compose-go/v2", "compose-go", map[string][]edit{
 		"tree/path.go": {{
@@ -61,7 +90,7 @@ var modules = []patched{
 func (p Path) matchesSplit(pattern Path) bool {
 `,
 		}},
-	}},
+	}, nil},
 	// A service has a hundred fields: their list is made at its full size at once, and a tag's name without commas is not split at commas.
 	{"github.com/go-viper/mapstructure/v2", "mapstructure", map[string][]edit{
 		"mapstructure.go": {
@@ -77,8 +106,40 @@ func (p Path) matchesSplit(pattern Path) bool {
 `,
 			},
 		},
-	}},
+	}, nil},
 }
+
+// lazyTable has a table made when it is first used, and kept by the library that makes it.
+var lazyTable = []edit{
+	{"var crcTable = crc32.MakeTable(crc32.Castagnoli)\n", ""},
+	{"crc32.Update(0, crcTable, b)", "crc32.Update(0, crc32.MakeTable(crc32.Castagnoli), b)"},
+}
+
+// lazyRegexp stands in a package whose expressions are compiled when they are first used.
+const lazyRegexp = `package %s
+
+import (
+	"regexp"
+	"sync"
+)
+
+type lazyRegexp struct {
+	text     string
+	once     sync.Once
+	compiled *regexp.Regexp
+}
+
+func newLazyRegexp(text string) *lazyRegexp { return &lazyRegexp{text: text} }
+
+func (r *lazyRegexp) get() *regexp.Regexp {
+	r.once.Do(func() { r.compiled = regexp.MustCompile(r.text) })
+	return r.compiled
+}
+
+func (r *lazyRegexp) String() string                       { return r.text }
+func (r *lazyRegexp) MatchString(s string) bool            { return r.get().MatchString(s) }
+func (r *lazyRegexp) FindStringSubmatch(s string) []string { return r.get().FindStringSubmatch(s) }
+`
 
 func main() {
 	if len(os.Args) != 2 {
@@ -106,9 +167,14 @@ func run(dir string) error {
 		}
 		for file, edits := range m.edits {
 			for _, e := range edits {
-				if err := patch(filepath.Join(copied, filepath.FromSlash(file)), e); err != nil {
+				if err := patch(filepath.Join(copied, filepath.FromSlash(file)), e, 1); err != nil {
 					return err
 				}
+			}
+		}
+		for file, count := range m.lazy {
+			if err := makeLazy(filepath.Join(copied, filepath.FromSlash(file)), count); err != nil {
+				return err
 			}
 		}
 	}
@@ -142,15 +208,28 @@ func copyModule(from, to string) error {
 	})
 }
 
-func patch(file string, e edit) error {
+// patch makes a replacement, which must match exactly count times.
+func patch(file string, e edit, count int) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	if n := bytes.Count(data, []byte(e.old)); n != 1 {
-		return fmt.Errorf("patch %q: %q stands there %d times, want once: the module's version changed, look at the patch again", file, e.old, n)
+	if n := bytes.Count(data, []byte(e.old)); n != count {
+		return fmt.Errorf("patch %q: %q stands there %d times, want %d: the module's version changed, look at the patch again", file, e.old, n, count)
 	}
-	return os.WriteFile(file, bytes.Replace(data, []byte(e.old), []byte(e.new), 1), 0o644)
+	return os.WriteFile(file, bytes.ReplaceAll(data, []byte(e.old), []byte(e.new)), 0o644)
+}
+
+// makeLazy has the count expressions in a file compiled when they are first used.
+func makeLazy(file string, count int) error {
+	if err := patch(file, edit{"regexp.MustCompile(", "newLazyRegexp("}, count); err != nil {
+		return err
+	}
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.PackageClauseOnly)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(filepath.Dir(file), "lazy_regexp.go"), fmt.Appendf(nil, lazyRegexp, parsed.Name.Name), 0o644)
 }
 
 // writeModFile writes DIR/go.mod and DIR/go.sum: the repository's, plus the replacements. A replacement's path is relative to the main
