@@ -25,8 +25,9 @@ func newEnvCreateCommand(a *app) *cobra.Command {
 		Long: `Gives the environment NAME its ports and subnets. In a linked git worktree NAME may be
 left out. It is not needed before dev up, which makes the environment as well; with
 --from the volumes start as copies of another environment's.`,
-		Example: `  dev env create try --from main`,
-		Args:    takes(0, 1, "NAME"),
+		Example: `  dev env create try --from main
+  dev env create try --ports 31000-31099`,
+		Args: takes(0, 1, "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				a.envName = args[0]
@@ -34,6 +35,7 @@ left out. It is not needed before dev up, which makes the environment as well; w
 			return a.runEnvCreate(c.Context(), from)
 		},
 	}
+	c.Flags().StringVar(&a.envPorts, "ports", "", "take its host ports from `FIRST-LAST`")
 	c.Flags().StringVar(&from, "from", "", "copy the volumes of the environment `OTHER`")
 	return c
 }

@@ -4,6 +4,7 @@ package cmd
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 
 	"github.com/seed71221737/dev/compose"
+	"github.com/seed71221737/dev/engine/config"
 	"github.com/seed71221737/dev/engine/environments"
 )
 
@@ -170,7 +172,7 @@ func (a *app) provide(ctx context.Context, base string, p place, needs compose.N
 	if err != nil {
 		return environments.Record{}, err
 	}
-	if r := state.Find(base, p.name); r != nil && r.Has(needs) {
+	if r := state.Find(base, p.name); r != nil && r.Has(needs) && (a.envPorts == "" || a.envPorts == r.Range) {
 		return *r, nil
 	}
 	var given environments.Record
@@ -179,7 +181,12 @@ func (a *app) provide(ctx context.Context, base string, p place, needs compose.N
 		if err != nil {
 			return withHint(err, "choose another name with --env NAME")
 		}
-		err = s.Allocate(r, needs, environments.ThisHost())
+		r.Range = cmp.Or(a.envPorts, r.Range)
+		host := environments.ThisHost()
+		if host.Ports, err = a.environmentPorts(r.Range); err != nil {
+			return err
+		}
+		err = s.Allocate(r, needs, host)
 		given = *r
 		return err
 	}
@@ -189,6 +196,35 @@ func (a *app) provide(ctx context.Context, base string, p place, needs compose.N
 	}
 	err = store.Update(ctx, give)
 	return given, err
+}
+
+// environmentPortsVariable names the range of ports for environments made in this session.
+const environmentPortsVariable = "DEV_ENV_PORTS"
+
+// environmentPorts is the range that an environment gets its ports from: its own, else the variable's, else that of the settings, else dev's own.
+func (a *app) environmentPorts(own string) (environments.PortRange, error) {
+	dir, err := a.userDir()
+	if err != nil {
+		return environments.PortRange{}, err
+	}
+	file := filepath.Join(dir, config.FileName)
+	c, err := config.Load(file)
+	if err != nil {
+		return environments.PortRange{}, err
+	}
+	for _, set := range []struct{ by, text string }{
+		{"--ports", own}, {environmentPortsVariable, a.getenv(environmentPortsVariable)}, {file + ": environments.ports", c.Environments.Ports},
+	} {
+		if set.text == "" {
+			continue
+		}
+		r, err := environments.ParsePortRange(set.text)
+		if err != nil {
+			return r, fmt.Errorf("%s: %w", set.by, err)
+		}
+		return r, nil
+	}
+	return environments.DefaultPorts(), nil
 }
 
 // tellPlace says which images the lock file lacks and, once, which environment a project is made in and what that changes; --dry-run remembers nothing.

@@ -52,6 +52,8 @@ type app struct {
 	// given are the variables of the providers that have been asked, modelEndpoint is where models are served, once that is known.
 	given         map[string]compose.Variables
 	modelEndpoint string
+	// envPorts is the range that the environment is to take its ports from; empty: what is set for all.
+	envPorts string
 	// lookOnly: what an environment would be given is not remembered.
 	lookOnly bool
 	// unlocked are the project's images that its lock file lacks.

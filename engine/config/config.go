@@ -31,8 +31,16 @@ type Config struct {
 	Engine    Engine    `yaml:"engine"`
 	Snapshots Snapshots `yaml:"snapshots"`
 	Logs      Logs      `yaml:"logs"`
+	// Environments are the settings of copies of applications side by side.
+	Environments Environments `yaml:"environments"`
 	// MachineImages says where the images of virtual machines come from.
 	MachineImages MachineImages `yaml:"machine-images"`
+}
+
+// Environments are the settings of environments.
+type Environments struct {
+	// Ports are the host ports that environments get: FIRST-LAST; empty is dev's own range.
+	Ports string `yaml:"ports"`
 }
 
 // Logs are the settings of containers' output.

@@ -3,21 +3,37 @@
 package environments
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/seed71221737/dev/compose"
 )
 
-// The host ports that environments get: below those that systems hand out for outgoing connections (from 32768 on Linux, 49152 elsewhere).
-const (
-	firstPort = 20000
-	lastPort  = 29999
-)
+// PortRange are the host ports that environments get, first and last.
+type PortRange struct{ First, Last uint16 }
+
+// DefaultPorts lie below those that systems hand out for outgoing connections (from 32768 on Linux, 49152 elsewhere).
+func DefaultPorts() PortRange { return PortRange{20000, 29999} }
+
+// ParsePortRange reads FIRST-LAST.
+func ParsePortRange(text string) (PortRange, error) {
+	first, last, _ := strings.Cut(text, "-")
+	a, err := strconv.ParseUint(first, 10, 16)
+	b, lastErr := strconv.ParseUint(last, 10, 16)
+	if err != nil || lastErr != nil || a == 0 || a > b {
+		return PortRange{}, fmt.Errorf("%q is not a range of ports, such as %s", text, DefaultPorts())
+	}
+	return PortRange{uint16(a), uint16(b)}, nil
+}
+
+// String writes FIRST-LAST.
+func (r PortRange) String() string { return fmt.Sprintf("%d-%d", r.First, r.Last) }
 
 // The pools that subnets come from when a pinned one has to move: the upper half of 10/8, and a range of unique local addresses (RFC 4193) of our own.
 const (
@@ -31,6 +47,8 @@ type Host struct {
 	Free func(protocol string, port uint16) bool
 	// Networks are the ranges that the host is connected to.
 	Networks []netip.Prefix
+	// Ports are those to give; the zero range is [DefaultPorts].
+	Ports PortRange
 }
 
 // ThisHost looks at the host that the process runs on.
@@ -124,9 +142,10 @@ func (s *State) Allocate(r *Record, needs compose.Needs, host Host) error {
 
 // freePorts finds ports in a row.
 func (s *State) freePorts(n compose.PortNeed, host Host) (first uint16, err error) {
+	ports := cmp.Or(host.Ports, DefaultPorts())
 	taken := s.takenPorts()
 	run := 0
-	for port := firstPort; port <= lastPort; port++ {
+	for port := int(ports.First); port <= int(ports.Last); port++ {
 		if taken[uint16(port)] || !host.Free(n.Protocol, uint16(port)) {
 			run = 0
 			continue
@@ -135,7 +154,8 @@ func (s *State) freePorts(n compose.PortNeed, host Host) (first uint16, err erro
 			return uint16(port - n.Count + 1), nil
 		}
 	}
-	return 0, fmt.Errorf("find %d free ports for %s: none are left from %d to %d; dev env rm removes environments that are not needed", n.Count, n.Key, firstPort, lastPort)
+	return 0, fmt.Errorf("find %d free ports for %s: none are left from %d to %d; dev env rm removes environments that are not needed, and DEV_ENV_PORTS sets another range",
+		n.Count, n.Key, ports.First, ports.Last)
 }
 
 func (s *State) takenPorts() map[uint16]bool {

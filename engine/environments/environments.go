@@ -49,6 +49,8 @@ type Record struct {
 	// Ports are host ports by compose.PortNeed.Key, Counts how many in a row where it is more than one.
 	Ports  map[string]uint16 `json:"ports,omitempty"`
 	Counts map[string]int    `json:"counts,omitempty"`
+	// Range is what its ports are taken from, FIRST-LAST; empty is what the host's user has set.
+	Range string `json:"range,omitempty"`
 	// Subnets are by compose.SubnetNeed.Key.
 	Subnets map[string]netip.Prefix `json:"subnets,omitempty"`
 	// Notes are what was done about things that the files pin, as the user was told.

@@ -19,6 +19,35 @@ import (
 
 var now = time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
 
+func TestPortRange(t *testing.T) {
+	r, err := ParsePortRange("31000-31001")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &State{}
+	host := Host{Free: func(string, uint16) bool { return true }, Ports: r}
+	var got []uint16
+	for _, name := range []string{"one", "two", "three"} {
+		rec, err := s.Add("shop", name, "/src", now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = s.Allocate(rec, compose.Needs{Ports: []compose.PortNeed{{Key: "web/80/tcp", Protocol: "tcp", Count: 1}}}, host)
+		if full := name == "three"; full != (err != nil) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		got = append(got, rec.Ports["web/80/tcp"])
+	}
+	if got[0] != 31000 || got[1] != 31001 {
+		t.Errorf("got %d", got)
+	}
+	for _, bad := range []string{"", "5", "0-5", "6-5", "1-70000", "a-b", "1-2-3", "-"} {
+		if r, err := ParsePortRange(bad); err == nil {
+			t.Errorf("ParsePortRange(%q) = %v", bad, r)
+		}
+	}
+}
+
 func TestAllocate(t *testing.T) {
 	s := &State{}
 	host := Host{
