@@ -87,7 +87,7 @@ there under the same path. The commands are docker-machine's, and more.`,
 			newMachineLogsCommand(m), newMachineTopCommand(m), newMachineDfCommand(m), newMachineVersionCommand(m),
 		},
 		groupMachineKeep: {
-			newMachineEditCommand(m), newMachineCompactCommand(m), newMachineUpgradeCommand(m), newMachineProvisionCommand(m), newMachineRegenerateCommand(m),
+			newMachineEditCommand(m), newMachineCompactCommand(m), newMachineUpgradeCommand(m), newMachineSnapshotCommand(m), newMachineProvisionCommand(m), newMachineRegenerateCommand(m),
 			newMachineAutostartCommand(m), newMachineImageCommand(m.app),
 		},
 	} {

@@ -182,8 +182,8 @@ func newMachineRmCommand(m *machines) *cobra.Command {
 		Use:     "rm [OPTIONS] MACHINE...",
 		Aliases: []string{"remove"},
 		Short:   "Remove machines with their containers, images and volumes",
-		Long: `Remove machines: their containers, images and VOLUMES are lost. A machine that runs
-is stopped first. The folders that it shared stay as they are.
+		Long: `Remove machines: their containers, images, VOLUMES and snapshots are lost. A machine
+that runs is stopped first. The folders that it shared stay as they are.
 
 With --force it asks nothing, ends what does not stop, takes away what is left of a
 broken machine, and exits with 0 in any case.`,
@@ -205,7 +205,11 @@ func (m *machines) runRm(ctx context.Context, names []string, force, yes bool) e
 	}
 	if !force { // a misspelled name is better known before the question
 		for _, name := range names {
-			if _, err := m.get(s, name); err != nil {
+			one, err := m.get(s, name)
+			if err == nil {
+				err = m.tellSnapshots(one)
+			}
+			if err != nil {
 				return err
 			}
 		}

@@ -16,6 +16,7 @@ import (
 type machineUpgrade struct {
 	image                                    string
 	build, rollback, dryRun, noSnapshot, yes bool
+	timeout                                  int
 }
 
 func newMachineUpgradeCommand(m *machines) *cobra.Command {
@@ -46,6 +47,7 @@ An upgrade that was interrupted is finished, or taken back, by the next command.
 	f.BoolVar(&o.rollback, "rollback", false, "go back to the image before the last upgrade")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be done, and whether it can be")
 	f.BoolVar(&o.noSnapshot, "no-snapshot", false, "do not save the disk first")
+	f.IntVarP(&o.timeout, "timeout", "t", 0, "`SECONDS` that the machine may take to be well once its engine answers (default 180)")
 	f.BoolVarP(&o.yes, "yes", "y", false, "go on without a snapshot where there is no room for one")
 	c.MarkFlagsMutuallyExclusive("rollback", "image")
 	c.MarkFlagsMutuallyExclusive("rollback", "build-image")
@@ -53,7 +55,7 @@ An upgrade that was interrupted is finished, or taken back, by the next command.
 }
 
 func (m *machines) runUpgrade(ctx context.Context, one *machine.Machine, o machineUpgrade) error {
-	x := machine.UpgradeOptions{Rollback: o.rollback, NoSnapshot: o.noSnapshot}
+	x := machine.UpgradeOptions{Rollback: o.rollback, NoSnapshot: o.noSnapshot, Patience: inSeconds(o.timeout)}
 	if !o.rollback {
 		var err error
 		if x.Image, err = m.imageFor(ctx, o.image, one.Spec.Arch, o.build); err != nil {

@@ -103,3 +103,26 @@ func TestNoHome(t *testing.T) {
 	}
 	drivertest.Image(t, h.store.Images, "amd64", "test")
 }
+
+// TestNoRoomForSnapshot: a snapshot that does not fit is refused before anything is written, and an upgrade that is to have one as well, with the machine
+// running on.
+func TestNoRoomForSnapshot(t *testing.T) {
+	h := newHome(t)
+	tmpfs(t, h.store.Dir, "size=64m")
+	m := h.create("m")
+	t.Cleanup(h.end) // before the file system goes
+	h.start(m)
+	drivertest.Image(t, h.store.Images, "amd64", "next")
+	var full *machine.NoRoomError
+	if _, err := m.SaveSnapshot(h.ctx(), machine.SnapshotOptions{}, nil); !errors.As(err, &full) || full.Free == 0 {
+		t.Errorf("save: %v", err)
+	}
+	if _, err := m.Upgrade(h.ctx(), machine.UpgradeOptions{Image: "next"}, nil); !errors.As(err, &full) {
+		t.Errorf("upgrade: %v", err)
+	}
+	h.phase(m, machine.PhaseRunning)
+	h.settled(m)
+	if r, err := m.Upgrade(h.ctx(), machine.UpgradeOptions{Image: "next", NoSnapshot: true}, nil); err != nil || !r.Changed {
+		t.Errorf("upgrade without one: %+v, %v", r, err)
+	}
+}

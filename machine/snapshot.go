@@ -240,10 +240,13 @@ func (m *Machine) RestoreSnapshot(ctx context.Context, name string, o RestoreOpt
 		}
 		return m.restore(ctx, snap, spec, safety, ran, sink)
 	})
-	if err != nil || !ran {
-		return safety, err
+	if err != nil {
+		safety = ""
 	}
-	return safety, m.Start(ctx, sink)
+	if ran && o.Stop && ctx.Err() == nil {
+		err = errors.Join(err, m.Start(ctx, sink)) // also where nothing was restored
+	}
+	return safety, err
 }
 
 // restorable reads a snapshot and says what stands in the way of bringing it back.
@@ -279,16 +282,16 @@ func (m *Machine) restore(ctx context.Context, snap snapshots.Snapshot, spec Spe
 	if err := j.write(m.Dir); err != nil {
 		return err
 	}
-	err := m.rest(ctx, sink)
+	err := m.store.Images.Use(ctx, spec.Image, m.Name)
+	if spec.Previous != "" && m.store.Images.Use(ctx, spec.Previous, m.Name) != nil {
+		spec.Previous = "" // it is not on this host any more: there is no way back to it
+	}
 	if err == nil {
 		sink.say(m.Name, "checking and copying snapshot "+snap.Name)
-		j.Switch, err = m.prepareSwitch(ctx, snap, spec, safety, reasonRestore)
-	}
-	if err == nil {
-		err = m.store.Images.Use(ctx, spec.Image, m.Name)
+		j.Switch, err = m.prepareSwitch(ctx, snap, spec, safety, reasonRestore, sink)
 	}
 	if err != nil {
-		return errors.Join(err, m.sweepChange(""), endJournal(m.Dir))
+		return errors.Join(err, m.sweepChange(""), endJournal(m.Dir), m.releaseOthers(context.WithoutCancel(ctx)))
 	}
 	j.Step = stepSwitch
 	if err := j.write(m.Dir); err != nil {
@@ -297,10 +300,10 @@ func (m *Machine) restore(ctx context.Context, snap snapshots.Snapshot, spec Spe
 	if err := m.finishSwitch(ctx, j.Switch); err != nil {
 		return err
 	}
-	if err := endJournal(m.Dir); err != nil {
+	if err := errors.Join(endJournal(m.Dir), m.forgetOldest(safety)); err != nil {
 		return err
 	}
-	return m.forgetOldest(safety)
+	return m.releaseOthers(context.WithoutCancel(ctx))
 }
 
 // RemoveSnapshots removes snapshots and says how many bytes they took up.

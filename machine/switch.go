@@ -33,8 +33,9 @@ type diskSwitch struct {
 // newDisk is the name of a disk that is about to replace the data disk.
 const newDisk = "data.img.new"
 
-// prepareSwitch puts a snapshot's disk beside the machine's, and what is there now into a snapshot of its own, unless safety is empty.
-func (m *Machine) prepareSwitch(ctx context.Context, snap snapshots.Snapshot, spec Spec, safety, reason string) (*diskSwitch, error) {
+// prepareSwitch puts a snapshot's disk beside the machine's, stops the machine, and puts what is there then into a snapshot of its own, unless safety is
+// empty.
+func (m *Machine) prepareSwitch(ctx context.Context, snap snapshots.Snapshot, spec Spec, safety, reason string, sink Sink) (*diskSwitch, error) {
 	if err := m.sweepChange(""); err != nil {
 		return nil, err
 	}
@@ -44,6 +45,9 @@ func (m *Machine) prepareSwitch(ctx context.Context, snap snapshots.Snapshot, sp
 	}
 	s := &diskSwitch{Disk: newDisk, Spec: string(text)}
 	if err := m.snapshotStore().Extract(ctx, snap, m.Dir.file(newDisk)); err != nil {
+		return nil, err
+	}
+	if err := m.rest(ctx, sink); err != nil {
 		return nil, err
 	}
 	if safety == "" {

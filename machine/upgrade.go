@@ -278,10 +278,10 @@ func (m *Machine) carryOn(ctx context.Context, j *journal, sink Sink) error {
 			return err
 		}
 	}
-	if err := errors.Join(endJournal(m.Dir), m.releaseOthers(context.WithoutCancel(ctx))); err != nil {
+	if err := errors.Join(endJournal(m.Dir), m.forgetOldest(j.Snapshot), m.releaseOthers(context.WithoutCancel(ctx))); err != nil {
 		return fmt.Errorf("upgrade machine %q: %w", m.Name, err)
 	}
-	return m.forgetOldest(j.Snapshot)
+	return nil
 }
 
 // try gives the machine the new image and sees whether it works.
@@ -390,7 +390,7 @@ func (m *Machine) bringDiskBack(ctx context.Context, j *journal, sink Sink) (kep
 	}
 	sink.say(m.Name, "bringing back the disk of snapshot "+j.Snapshot)
 	kept = m.automaticName("after-failed-upgrade")
-	if j.Switch, err = m.prepareSwitch(ctx, snap, spec, kept, reasonBack); err != nil {
+	if j.Switch, err = m.prepareSwitch(ctx, snap, spec, kept, reasonBack, sink); err != nil {
 		return "", err
 	}
 	if err := j.write(m.Dir); err != nil {
