@@ -32,12 +32,12 @@ const askWait = time.Minute
 
 // Keep works until ctx ends, or the guest turns out not to tell when memory is short: from such a one nothing is taken.
 func (k *Keeper) Keep(ctx context.Context) {
-	wait := lookSoon
 	var r reclaimer
-	for ctx.Err() == nil {
-		p, err := k.ask(ctx, wait)
+	plan := memoryPlan{rest: lookSoon}
+	for pause(ctx, plan.rest) == nil {
+		p, err := k.ask(ctx, plan.watch)
 		if err == nil {
-			wait, err = k.act(ctx, &r, p)
+			plan, err = k.act(ctx, &r, p)
 		}
 		var refused *proto.Error
 		switch {
@@ -47,9 +47,7 @@ func (k *Keeper) Keep(ctx context.Context) {
 			return
 		default: // the link breaks, or the VM is busy: both come again
 			k.Log.Debug("look at the machine's memory", "error", err)
-			if pause(ctx, lookSoon) != nil {
-				return
-			}
+			plan = memoryPlan{rest: lookSoon}
 		}
 	}
 }
@@ -57,26 +55,27 @@ func (k *Keeper) Keep(ctx context.Context) {
 func (k *Keeper) ask(ctx context.Context, wait time.Duration) (proto.Pressure, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait+askWait)
 	defer cancel()
-	return k.Watch(ctx, wait)
+	return k.Watch(ctx, max(wait, time.Millisecond))
 }
 
 // act does what the plan says.
-func (k *Keeper) act(ctx context.Context, r *reclaimer, p proto.Pressure) (time.Duration, error) {
+func (k *Keeper) act(ctx context.Context, r *reclaimer, p proto.Pressure) (memoryPlan, error) {
 	release, ok := k.Hold()
 	if !ok {
-		return lookLate, nil
+		return memoryPlan{rest: lookLate}, nil
 	}
 	defer release()
 	has, err := k.VM.BalloonSize(ctx)
 	if err != nil {
-		return 0, err
+		return memoryPlan{}, err
 	}
-	plan := r.plan(memoryView{now: time.Now(), total: k.Total, has: min(has, k.Total), cpus: k.CPUs, guest: p.Memory, short: p.Short, tight: k.Short()})
-	if plan.target == min(has, k.Total) {
-		return plan.wait, nil
+	has = min(has, k.Total)
+	plan := r.plan(memoryView{now: time.Now(), total: k.Total, has: has, cpus: k.CPUs, guest: p.Memory, short: p.Short, tight: k.Short()})
+	if plan.target == has {
+		return plan, nil
 	}
 	k.Log.Debug("the machine's memory changes", "from", has, "to", plan.target, "available", p.Memory.Available, "short", p.Short)
-	return plan.wait, k.VM.Balloon(ctx, plan.target)
+	return plan, k.VM.Balloon(ctx, plan.target)
 }
 
 // HostShort says whether less than a twentieth of the host's memory is free, where that is known.

@@ -28,10 +28,14 @@ const (
 	soreFor = 3 * time.Minute
 )
 
-// How long the guest is watched before the next look: soon while memory is being taken, seldom otherwise. That memory is missed is known at once.
+// How long it is until the next look: soon while memory is being taken, seldom otherwise. A guest of whose memory the host has some is watched meanwhile, and
+// says at once when it misses it.
 const (
 	lookSoon = 10 * time.Second
 	lookLate = time.Minute
+	// echo is how long after memory was taken a guest may miss it for that alone: letting go of caches takes it time. breath is how long it is left alone then.
+	echo   = 15 * time.Second
+	breath = 5 * time.Second
 )
 
 // memoryView is what is known of a guest's memory at a moment. Sizes are in bytes.
@@ -46,16 +50,17 @@ type memoryView struct {
 	working bool // the machine is busy with something of ours
 }
 
-// memoryPlan is what to do about it: how many bytes the guest shall have, and when to look again.
+// memoryPlan is what to do about it: how many bytes the guest shall have, how long it is left alone, and how long it is watched after that.
 type memoryPlan struct {
-	target int64
-	wait   time.Duration
+	target      int64
+	rest, watch time.Duration
 }
 
 // reclaimer decides how much memory a guest keeps. It only remembers; what it decides depends on nothing else.
 type reclaimer struct {
 	calm int       // looks in a row that found the guest idle
 	sore time.Time // until then nothing is taken
+	took time.Time // when memory was taken last
 }
 
 // need is what programs and the kernel use, and cannot do without.
@@ -80,22 +85,42 @@ func (v memoryView) idle() bool {
 // plan decides. A guest that misses memory gets all of it at once; one that comes near to that gets twice the reserve; one that is idle gives up what
 // is beyond its need and reserve, step by step.
 func (r *reclaimer) plan(v memoryView) memoryPlan {
+	target, wait := r.decide(v)
+	switch {
+	case target < v.has:
+		r.took = v.now
+		return memoryPlan{target: target, watch: wait}
+	case target == v.total: // there is nothing to miss
+		return memoryPlan{target: target, rest: wait}
+	case v.short && target == v.has:
+		return memoryPlan{target: target, rest: breath, watch: lookSoon}
+	}
+	return memoryPlan{target: target, watch: wait}
+}
+
+func (r *reclaimer) decide(v memoryView) (target int64, wait time.Duration) {
 	wanted := min(v.need()+v.reserve(), v.total)
 	switch {
+	case v.short && v.guest.Available > 2*v.reserve(): // a container at a limit of its own, or caches that are being let go of
+		r.calm = 0
+		return v.has, lookSoon
+	case v.short && v.now.Sub(r.took) < echo:
+		r.calm, r.took = 0, time.Time{}
+		return v.has, lookSoon
 	case v.short:
 		r.calm, r.sore = 0, v.now.Add(soreFor)
-		return memoryPlan{v.total, lookLate}
+		return v.total, lookLate
 	case v.has < v.total && v.guest.Available < v.reserve()/2:
 		r.calm = 0
-		return memoryPlan{min(v.need()+2*v.reserve(), v.total), lookSoon}
+		return min(v.need()+2*v.reserve(), v.total), lookSoon
 	case !v.idle():
 		r.calm = 0
-		return memoryPlan{v.has, lookLate}
+		return v.has, lookLate
 	case v.has-wanted < leastStep || v.now.Before(r.sore):
-		return memoryPlan{v.has, lookLate}
+		return v.has, lookLate
 	}
 	if r.calm++; r.calm < calmLooks {
-		return memoryPlan{v.has, lookSoon}
+		return v.has, lookSoon
 	}
-	return memoryPlan{max(v.has-max(leastStep, v.total/8), wanted), lookSoon}
+	return max(v.has-max(leastStep, v.total/8), wanted), lookSoon
 }

@@ -24,34 +24,42 @@ func at(uses, has int64) memoryView {
 
 func TestReclaimPlan(t *testing.T) {
 	with := func(v memoryView, change func(*memoryView)) memoryView { change(&v); return v }
+	short := func(v memoryView) memoryView { return with(v, func(v *memoryView) { v.short = true }) }
+	busy := func(v memoryView) memoryView { return with(v, func(v *memoryView) { v.guest.Load = 1.2 }) }
 	calm := reclaimer{calm: calmLooks}
+	took := reclaimer{took: time.Unix(995, 0)}
+	rest := func(d time.Duration) memoryPlan { return memoryPlan{rest: d} }
+	watch := func(d time.Duration) memoryPlan { return memoryPlan{watch: d} }
 	for name, c := range map[string]struct {
 		r    reclaimer
 		v    memoryView
 		want int64 // MiB
-		wait time.Duration
+		wait memoryPlan
 	}{
-		"the first calm look":               {reclaimer{}, at(300, 8192), 8192, lookSoon},
-		"calm: one step":                    {calm, at(300, 8192), 7168, lookSoon},
-		"calm: the last step":               {calm, at(300, 1000), 556, lookSoon},
-		"large need, larger reserve":        {calm, at(4096, 5500), 5120, lookSoon},
-		"nothing worth it":                  {calm, at(300, 600), 600, lookLate},
-		"the host is short":                 {calm, with(at(300, 1000), func(v *memoryView) { v.tight = true }), 428, lookSoon},
-		"busy":                              {calm, with(at(300, 8192), func(v *memoryView) { v.guest.Load = 1.2 }), 8192, lookLate},
-		"busy with our own work":            {calm, with(at(300, 8192), func(v *memoryView) { v.working = true }), 8192, lookLate},
-		"programs wait":                     {calm, with(at(300, 600), func(v *memoryView) { v.short = true }), 8192, lookLate},
-		"programs wait, with all of it":     {calm, with(at(8000, 8192), func(v *memoryView) { v.short = true }), 8192, lookLate},
-		"missed it a minute ago":            {reclaimer{calm: 5, sore: time.Unix(1060, 0)}, at(300, 8192), 8192, lookLate},
-		"the reserve is used":               {calm, at(500, 600), 1012, lookSoon},
-		"the reserve is used, busy":         {calm, with(at(500, 600), func(v *memoryView) { v.guest.Load = 9 }), 1012, lookSoon},
-		"more used than there is":           {calm, at(8192, 8192), 8192, lookLate},
-		"the reserve would exceed it":       {calm, at(7900, 7950), 8192, lookSoon},
-		"a small guest has nothing to give": {calm, memoryView{total: 512 * mebibyte, has: 512 * mebibyte, guest: proto.Memory{Available: 250 * mebibyte}}, 512, lookLate},
+		"the first calm look":               {reclaimer{}, at(300, 8192), 8192, rest(lookSoon)},
+		"calm: one step":                    {calm, at(300, 8192), 7168, watch(lookSoon)},
+		"calm: the last step":               {calm, at(300, 1000), 556, watch(lookSoon)},
+		"large need, larger reserve":        {calm, at(4096, 5500), 5120, watch(lookSoon)},
+		"nothing worth it":                  {calm, at(300, 600), 600, watch(lookLate)},
+		"the host is short":                 {calm, with(at(300, 1000), func(v *memoryView) { v.tight = true }), 428, watch(lookSoon)},
+		"busy":                              {calm, busy(at(300, 8192)), 8192, rest(lookLate)},
+		"busy, with less":                   {calm, busy(at(300, 4096)), 4096, watch(lookLate)},
+		"busy with our own work":            {calm, with(at(300, 8192), func(v *memoryView) { v.working = true }), 8192, rest(lookLate)},
+		"programs wait":                     {calm, short(at(300, 600)), 8192, rest(lookLate)},
+		"programs wait for what was taken":  {took, short(at(300, 600)), 600, memoryPlan{rest: breath, watch: lookSoon}},
+		"a container at its limit":          {calm, short(at(300, 4096)), 4096, memoryPlan{rest: breath, watch: lookSoon}},
+		"programs wait, with all of it":     {calm, short(at(8000, 8192)), 8192, rest(lookLate)},
+		"missed it a minute ago":            {reclaimer{calm: 5, sore: time.Unix(1060, 0)}, at(300, 8192), 8192, rest(lookLate)},
+		"the reserve is used":               {calm, at(500, 600), 1012, watch(lookSoon)},
+		"the reserve is used, busy":         {calm, busy(at(500, 600)), 1012, watch(lookSoon)},
+		"more used than there is":           {calm, at(8192, 8192), 8192, rest(lookLate)},
+		"the reserve would exceed it":       {calm, at(7900, 7950), 8192, rest(lookSoon)},
+		"a small guest has nothing to give": {calm, memoryView{total: 512 * mebibyte, has: 512 * mebibyte, guest: proto.Memory{Available: 250 * mebibyte}}, 512, rest(lookLate)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := c.r.plan(c.v)
-			if got.target != c.want*mebibyte || got.wait != c.wait {
-				t.Errorf("got %d MiB, %v; want %d MiB, %v", got.target/mebibyte, got.wait, c.want, c.wait)
+			got, want := c.r.plan(c.v), c.wait
+			if want.target = c.want * mebibyte; got != want {
+				t.Errorf("got %+v, want %+v", got, want)
 			}
 		})
 	}
@@ -87,13 +95,13 @@ func TestReclaimSettles(t *testing.T) {
 	var r reclaimer
 	for range 20 {
 		p := r.plan(v)
-		v.has, v.now = p.target, v.now.Add(p.wait)
+		v.has, v.now = p.target, v.now.Add(p.rest+p.watch)
 		v.guest.Available = v.has - 400*mebibyte
 	}
 	if v.has != 656*mebibyte {
 		t.Errorf("it keeps %d MiB", v.has/mebibyte)
 	}
-	if p := r.plan(v); p.target != v.has || p.wait != lookLate {
+	if p := r.plan(v); p.target != v.has || p.watch != lookLate {
 		t.Errorf("it does not come to rest: %+v", p)
 	}
 }
@@ -151,12 +159,28 @@ func TestMemoryKeeper(t *testing.T) {
 
 // TestMemoryKeeperOldImage takes nothing from a guest that does not tell.
 func TestMemoryKeeperOldImage(t *testing.T) {
-	b := &fakeBalloon{has: 4096 * mebibyte}
-	k := &Keeper{VM: b, Total: b.has, Log: slog.New(slog.DiscardHandler), Watch: func(context.Context, time.Duration) (proto.Pressure, error) {
-		return proto.Pressure{}, &proto.Error{Code: proto.CodeUnknown, Text: "unknown"}
-	}}
-	k.Keep(t.Context())
-	if len(b.asked) != 0 {
-		t.Errorf("it was asked for %v", b.asked)
+	synctest.Test(t, func(t *testing.T) {
+		b := &fakeBalloon{has: 4096 * mebibyte}
+		k := &Keeper{VM: b, Total: b.has, Log: slog.New(slog.DiscardHandler), Watch: func(context.Context, time.Duration) (proto.Pressure, error) {
+			return proto.Pressure{}, &proto.Error{Code: proto.CodeUnknown, Text: "unknown"}
+		}}
+		k.Keep(t.Context())
+		if len(b.asked) != 0 {
+			t.Errorf("it was asked for %v", b.asked)
+		}
+	})
+}
+
+// TestReclaimEcho: a guest that misses what has just been taken is left alone for a moment; if it still misses it then, it gets all.
+func TestReclaimEcho(t *testing.T) {
+	v := at(300, 700)
+	v.short = true
+	r := reclaimer{took: v.now.Add(-time.Second)}
+	if p := r.plan(v); p.target != v.has {
+		t.Errorf("at once: %+v", p)
+	}
+	v.now = v.now.Add(time.Second)
+	if p := r.plan(v); p.target != v.total {
+		t.Errorf("again: %+v", p)
 	}
 }
