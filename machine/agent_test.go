@@ -202,7 +202,7 @@ func (a *standInAgent) handler(m *machine.Machine, how string) http.Handler {
 	mux.HandleFunc("GET /v1/health", func(w http.ResponseWriter, _ *http.Request) {
 		problems := []hostagent.Problem{{Code: "port-taken", Text: "is nobody's fault"}}
 		if how == agentUnwell {
-			problems = append(problems, hostagent.Problem{Code: "stage-engine", Text: "the guest feels ill"})
+			problems = append(problems, hostagent.Problem{Code: "guest", Text: "the guest feels ill"})
 		}
 		json.NewEncoder(w).Encode(problems)
 	})

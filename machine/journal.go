@@ -25,7 +25,9 @@ type journal struct {
 	Step    step      `json:"step"`
 	Began   time.Time `json:"began"`
 	// Ran says that the machine ran before, Containers which of its containers did.
+	// Ailing says that its guest had problems then, which the new image is not to blame for.
 	Ran        bool        `json:"ran,omitempty"`
+	Ailing     bool        `json:"ailing,omitempty"`
 	Containers []Container `json:"containers,omitempty"`
 	// Snapshot is the one taken before.
 	Snapshot string `json:"snapshot,omitempty"`

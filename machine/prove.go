@@ -21,7 +21,16 @@ const (
 )
 
 // fatal are the codes of problems with which a new image does not pass. Others (a port that is taken, a folder that is not there) are not the image's.
-var fatal = []string{"guest", "guest-silent", "engine-silent", "link-lost", "failed"}
+var fatal = []string{codeGuest, "guest-silent", "engine-silent", "link-lost", "failed"}
+
+// codeGuest is the code of what the guest itself complains about, such as a full disk.
+const codeGuest = "guest"
+
+// ails says whether the guest complains.
+func (m *Machine) ails(ctx context.Context) bool {
+	problems, err := m.Agent().Health(ctx)
+	return err == nil && slices.ContainsFunc(problems, func(p hostagent.Problem) bool { return p.Code == codeGuest })
+}
 
 // prove looks whether a machine that has just been started is well, and starts the containers that ran.
 func (m *Machine) prove(ctx context.Context, j *journal, sink Sink) error {
@@ -29,14 +38,14 @@ func (m *Machine) prove(ctx context.Context, j *journal, sink Sink) error {
 	if j.Patience > 0 {
 		patience = j.Patience
 	}
-	if err := m.awaitHealth(ctx, patience); err != nil {
+	if err := m.awaitHealth(ctx, patience, j.Ailing); err != nil {
 		return err
 	}
 	return m.resume(ctx, j, sink)
 }
 
 // awaitHealth waits until the agent, the guest and the engine have nothing to complain about.
-func (m *Machine) awaitHealth(ctx context.Context, patience time.Duration) error {
+func (m *Machine) awaitHealth(ctx context.Context, patience time.Duration, ailing bool) error {
 	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(provePause)
@@ -45,7 +54,7 @@ func (m *Machine) awaitHealth(ctx context.Context, patience time.Duration) error
 	for {
 		problems, err := m.Agent().Health(wait)
 		if err == nil {
-			err = complaint(problems)
+			err = complaint(problems, ailing)
 		}
 		switch {
 		case err == nil:
@@ -63,11 +72,14 @@ func (m *Machine) awaitHealth(ctx context.Context, patience time.Duration) error
 	}
 }
 
-// complaint is what in the agent's problems an image is to blame for.
-func complaint(problems []hostagent.Problem) error {
+// complaint is what in the agent's problems an image is to blame for. The guest's own problems are not told of a machine that had some before.
+func complaint(problems []hostagent.Problem, ailing bool) error {
 	var texts []string
 	for _, p := range problems {
-		if slices.Contains(fatal, p.Code) || strings.HasPrefix(p.Code, "stage-") {
+		if ailing && p.Code == codeGuest {
+			continue
+		}
+		if slices.Contains(fatal, p.Code) {
 			texts = append(texts, p.Text)
 		}
 	}

@@ -207,6 +207,7 @@ func (m *Machine) beginUpgrade(ctx context.Context, j *journal, p UpgradePlan, s
 	var err error
 	if j.Ran { // one that is suspended is resumed: its containers are to run afterwards
 		err = m.startLocked(ctx, sink)
+		j.Ailing = m.ails(ctx)
 	}
 	if err == nil {
 		err = m.noteContainers(ctx, j)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/seed71221737/dev/hostagent"
 	"github.com/seed71221737/dev/vmimage/guest/proto"
 )
 
@@ -129,6 +130,31 @@ func TestReadJournal(t *testing.T) {
 		}
 		if again, err := os.ReadFile(dir.Journal()); err != nil || string(again) != string(data) {
 			t.Errorf("%s is written as\n%s%v", file, again, err)
+		}
+	}
+}
+
+// TestComplaint: an image is blamed for what is its own, and for nothing that was wrong before.
+func TestComplaint(t *testing.T) {
+	problem := func(code string) hostagent.Problem { return hostagent.Problem{Code: code, Text: "text of " + code} }
+	for _, c := range []struct {
+		problems []hostagent.Problem
+		ailing   bool
+		want     string
+	}{
+		{nil, false, ""},
+		{[]hostagent.Problem{problem("port-taken"), problem("share-unavailable"), problem("guest-warning")}, false, ""},
+		{[]hostagent.Problem{problem("port-taken"), problem("guest")}, false, "text of guest"},
+		{[]hostagent.Problem{problem("guest")}, true, ""},
+		{[]hostagent.Problem{problem("guest"), problem("engine-silent")}, true, "text of engine-silent"},
+		{[]hostagent.Problem{problem("guest-silent"), problem("link-lost")}, false, "text of guest-silent; text of link-lost"},
+	} {
+		got := ""
+		if err := complaint(c.problems, c.ailing); err != nil {
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%v: %q, want %q", c.problems, got, c.want)
 		}
 	}
 }

@@ -138,8 +138,11 @@ func (a *agent) health(ctx context.Context) []hostagent.Problem {
 	if !h.Engine {
 		problems = append(problems, hostagent.Problem{Code: "engine-silent", Text: "the engine does not answer", Hint: "see `dev machine logs " + a.o.Machine + "`"})
 	}
-	for _, text := range append(h.Problems, h.Warnings...) {
+	for _, text := range h.Problems {
 		problems = append(problems, hostagent.Problem{Code: "guest", Text: hostagent.Printable(text)})
+	}
+	for _, text := range h.Warnings {
+		problems = append(problems, hostagent.Problem{Code: "guest-warning", Text: hostagent.Printable(text)})
 	}
 	return problems
 }
