@@ -311,6 +311,9 @@ func trim(dir string) (proto.Trim, error) {
 		return proto.Trim{}, fmt.Errorf("trim the data disk: %w", err)
 	}
 	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil { // what was deleted is free once the journal says so
+		return proto.Trim{}, fmt.Errorf("trim the data disk: %w", err)
+	}
 	r := fstrimRange{length: ^uint64(0)}
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), fitrim, uintptr(unsafe.Pointer(&r))); errno != 0 {
 		return proto.Trim{}, fmt.Errorf("trim the data disk: %w", errno)
