@@ -51,7 +51,10 @@ type agent struct {
 	bySuspend    atomic.Bool   // the sleep was asked for, and ends when its end is
 	// withContainers: some run, or would if the machine were awake. It belongs to the goroutine that serves.
 	withContainers bool
-	linkSecret     atomic.Pointer[[]byte]
+	// withoutTemplate: the making of one failed so that the machine had to boot again.
+	withoutTemplate bool
+	own             []*ownShare
+	linkSecret      atomic.Pointer[[]byte]
 
 	// onLife is called in order in each life, once the guest has been told what it has to know: after each boot, and each restoration. An error fails the life;
 	// what the machine can live without is a problem instead.

@@ -49,12 +49,16 @@ func (a *agent) startEngine(ctx context.Context, l *life) error {
 			return a.engineTrouble(err)
 		}
 	}
-	v, err := c.ServerVersion(ctx, client.ServerVersionOptions{})
-	if err != nil {
-		return fmt.Errorf("ask for the engine's version: %w", err)
+	version := l.notes.Engine
+	if version == "" {
+		v, err := c.ServerVersion(ctx, client.ServerVersionOptions{})
+		if err != nil {
+			return fmt.Errorf("ask for the engine's version: %w", err)
+		}
+		version = hostagent.Printable(v.Version)
 	}
-	a.state.set(func(s *hostagent.Status) { s.Engine = hostagent.Printable(v.Version) })
-	return nil
+	a.state.set(func(s *hostagent.Status) { s.Engine = version })
+	return a.makeTemplate(ctx, l)
 }
 
 // engineTrouble says what the guest knows about an engine that does not answer.

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -117,6 +118,8 @@ type fakeMachine struct {
 	cancel context.CancelFunc
 	finish func()
 	memory *fakeMemory
+	old    bool // an image without a fast link
+	keys   proto.Seed
 	// onBoot is called for each guest, before its agent serves; booted counts the guests, thawed tells what they were told after a restoration.
 	onBoot func(*networktest.Guest)
 	grow   func(ctx context.Context, bytes int64) error // the guest's
@@ -218,6 +221,7 @@ func newFakeMachine(t *testing.T) *fakeMachine {
 	m.vm = newFakeVM(t)
 	m.vm.engine = newFakeEngine(t, filepath.Join(dir, "engine.sock"))
 	m.memory = &fakeMemory{file: m.file("memory")}
+	m.keys = proto.Seed{HostKey: hostPEM, AuthorizedKeys: []string{string(ssh.MarshalAuthorizedKey(login.PublicKey()))}}
 	m.o = Options{
 		Machine: "test", RunLock: m.file("run.lock"), Control: m.file("agent.sock"), Docker: m.file("docker.sock"), Network: m.file("net.sock"),
 		Console: m.file("console"), Seed: m.file("seed"), MAC: networktest.MAC, Key: login, HostKey: host.PublicKey(),
@@ -244,7 +248,9 @@ func newFakeMachine(t *testing.T) *fakeMachine {
 
 // writeSeed writes as much of a seed as the agent reads back.
 func (m *fakeMachine) writeSeed(p SeedParts) error {
-	disk, err := proto.EncodeSeed(proto.Seed{Hostname: "fake", LinkSecret: p.LinkSecret, Time: p.Time})
+	seed := m.keys
+	seed.Hostname, seed.LinkSecret, seed.Time = "fake", p.LinkSecret, p.Time
+	disk, err := proto.EncodeSeed(seed)
 	if err != nil {
 		return err
 	}
@@ -294,11 +300,15 @@ func (m *fakeMachine) boot(l hostagent.Link, hostPEM string, login ssh.Signer) {
 				vm.off()
 			}
 			return nil
-		}, Mount: func(proto.Mount) error { return nil }, Grow: m.grow, Freeze: func() error { return nil }, Thaw: m.thaw},
+		}, Mount: func(proto.Mount) error { return nil }, Grow: m.grow, Freeze: func() error { return nil }},
 	}
+	server.Control.Thaw = func(p proto.AfterRestore) (proto.AfterRestored, error) { return m.thaw(server, p) }
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx, listener) }()
+	if !m.old {
+		m.serveFast(ctx, vm.guest, server.Control, l.State == "")
+	}
 	m.t.Cleanup(func() {
 		m.finish() // asks the guest, which is to be there still
 		cancel()
@@ -306,12 +316,49 @@ func (m *fakeMachine) boot(l hostagent.Link, hostPEM string, login ssh.Signer) {
 	})
 }
 
-// thaw notes what a restored guest is told.
-func (m *fakeMachine) thaw(p proto.AfterRestore) (proto.AfterRestored, error) {
+// thaw notes what a restored guest is told, and has it be what it is told to be.
+func (m *fakeMachine) thaw(server *guestagent.Server, p proto.AfterRestore) (proto.AfterRestored, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.thawed = append(m.thawed, p)
-	return proto.AfterRestored{}, nil
+	if p.Seed == nil {
+		return proto.AfterRestored{}, nil
+	}
+	err := server.Renew([]byte(p.Seed.HostKey), []byte(strings.Join(p.Seed.AuthorizedKeys, "\n")), nil)
+	return proto.AfterRestored{}, errors.Join(err, os.WriteFile(m.file("secret"), p.Seed.LinkSecret, 0o600))
+}
+
+// serveFast serves the fast link. A guest that boots knows the seed's secret, one that is restored its old one.
+func (m *fakeMachine) serveFast(ctx context.Context, g *networktest.Guest, control *guestagent.Control, boots bool) {
+	if boots {
+		f, err := os.Open(m.o.Seed)
+		if err != nil {
+			return // a test without seeds
+		}
+		defer f.Close()
+		seed, err := proto.DecodeSeed(f)
+		if err == nil {
+			err = os.WriteFile(m.file("secret"), seed.LinkSecret, 0o600)
+		}
+		if err != nil {
+			m.t.Error(err)
+			return
+		}
+	}
+	l, err := g.Listen(netip.AddrPortFrom(m.at.Guest, proto.FastPort))
+	if err != nil {
+		m.t.Error(err)
+		return
+	}
+	fast := &guestagent.Fast{SecretFile: m.file("secret"), Log: slog.New(slog.DiscardHandler), Services: map[string]func(context.Context, net.Conn, string){
+		proto.FastDocker: guestagent.FastSocket(m.o.engineSocket), proto.FastControl: guestagent.FastControl(control),
+	}}
+	served := make(chan error, 1)
+	go func() { served <- fast.Serve(ctx, l) }()
+	m.t.Cleanup(func() {
+		l.Close()
+		<-served
+	})
 }
 
 // begin starts the agent.

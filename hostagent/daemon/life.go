@@ -22,8 +22,11 @@ type life struct {
 	up       bool // it came to where the machine can be used
 	saved    Saved
 	notes    notes
+	mac      string    // of its network card
+	template *template // to be made of it; nil: none
 	shares   []*sharing
-	prepared atomic.Bool // what is set up in the guest was, before it was saved
+	carried  []*carrying
+	prepared atomic.Bool // the first session of a guest that is set up already has been made
 	// ctx ends when the guest is about to be saved, or is off.
 	ctx    context.Context
 	cancel context.CancelFunc

@@ -107,7 +107,7 @@ func (l *link) open(ctx context.Context, lf *life, login ssh.Signer, host ssh.Pu
 	if _, err := l.a.pushClock(ctx, control); err != nil {
 		l.a.log.Warn("the clock could not be set", "error", err)
 	}
-	if lf.restored && !lf.prepared.Swap(true) {
+	if lf.restored && lf.notes.Prepared && !lf.prepared.Swap(true) {
 		close(s.prepared) // it was, before it was saved
 		return s, nil
 	}

@@ -311,7 +311,7 @@ func (a *agent) goOn(ctx context.Context, was *life) error {
 		a.state.say("the virtual machine ended while its memory was saved, and boots anew")
 	default:
 		l := a.newLife()
-		l.vm, l.restored, l.notes = was.vm, true, a.noteLife(was)
+		l.vm, l.mac, l.restored, l.notes = was.vm, was.mac, true, a.noteLife(was)
 		a.current.Store(l)
 		err := a.live(ctx, l)
 		if err == nil || ctx.Err() != nil {
@@ -370,7 +370,7 @@ func (a *agent) putAside(o order) (done, killed bool) {
 	default:
 	}
 	again := a.newLife()
-	again.vm = l.vm
+	again.vm, again.mac = l.vm, l.mac
 	a.current.Store(again)
 	a.net.Load().Reopen()
 	a.link.begin(again)

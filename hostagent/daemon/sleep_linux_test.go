@@ -123,7 +123,14 @@ func (m *fakeMachine) askEngine(path string) (int, string) {
 }
 
 func TestSuspendAndResume(t *testing.T) {
+	for name, old := range map[string]bool{"a present image": false, "an image without a fast link": true} {
+		t.Run(name, func(t *testing.T) { suspendAndResume(t, old) })
+	}
+}
+
+func suspendAndResume(t *testing.T, old bool) {
 	m, port := newSleeper(t)
+	m.old = old
 	m.vm.engine.start("web", published("80/tcp", "127.0.0.1", port))
 	m.run()
 	m.await("the port", withPorts(1))

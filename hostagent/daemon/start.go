@@ -39,6 +39,7 @@ func (a *agent) start(ctx context.Context) error {
 	if err := a.within(ctx, hostagent.StageProcess, nil, a.startNetwork); err != nil {
 		return &stageError{hostagent.StageProcess, err}
 	}
+	a.openShares()
 	return a.begin(ctx)
 }
 
@@ -58,6 +59,22 @@ func (a *agent) begin(ctx context.Context) error {
 		a.current.Store(nil)
 		a.state.say("the saved memory could not be used, so that the machine boots: " + err.Error())
 	}
+	err := a.boot(ctx)
+	if errors.Is(err, errTemplate) && ctx.Err() == nil {
+		a.state.say("the machine boots again: " + err.Error())
+		a.withoutTemplate = true
+		l := a.current.Load()
+		if err := errors.Join(a.abandon(), l.end()); err != nil {
+			return err
+		}
+		a.current.Store(nil)
+		return a.boot(ctx)
+	}
+	return err
+}
+
+// boot begins a life by booting.
+func (a *agent) boot(ctx context.Context) error {
 	l := a.newLife()
 	a.net.Load().Reopen()
 	return a.live(ctx, l)
@@ -152,22 +169,27 @@ func (a *agent) startVM(ctx context.Context, l *life) error {
 		return a.startSharesAgain(ctx, l)
 	}
 	n := a.net.Load()
-	mac := a.o.MAC
+	l.mac = a.o.MAC
 	if l.notes.MAC != "" {
-		mac = l.notes.MAC
+		l.mac = l.notes.MAC
 	}
-	address, err := net.ParseMAC(mac)
+	if !l.restored {
+		l.template = a.wantsTemplate(ctx)
+	}
+	address, err := net.ParseMAC(l.mac)
 	if err != nil {
 		return fmt.Errorf("read the card's address: %w", err)
 	}
 	if err := n.SetGuestMAC(address); err != nil {
 		return err
 	}
-	a.startShares(ctx, l)
+	if l.template == nil { // otherwise they come after it
+		a.startShares(ctx, l)
+	}
 	if err := a.o.WriteSeed(a.seedParts(n, l)); err != nil {
 		return fmt.Errorf("write the seed: %w", err)
 	}
-	link := hostagent.Link{Network: a.o.Network, MAC: mac, Seed: a.o.Seed, Console: a.o.Console}
+	link := hostagent.Link{Network: a.o.Network, MAC: l.mac, Seed: a.o.Seed, Console: a.o.Console}
 	for _, s := range l.shares {
 		link.Shares = append(link.Shares, hostagent.ShareLink{Tag: s.share.Tag, Socket: s.socket})
 	}
@@ -180,6 +202,9 @@ func (a *agent) startVM(ctx context.Context, l *life) error {
 	}
 	l.vm = vm
 	a.current.Store(l)
+	if l.template == nil {
+		a.carryShares(l)
+	}
 	a.state.set(func(s *hostagent.Status) { s.VMPID = vm.PID() })
 	return nil
 }
@@ -251,8 +276,6 @@ func (a *agent) startLink(ctx context.Context, l *life) error {
 	}
 	a.net.Load().Reopen()
 	l.onEnd("link", a.link.end)
-	l.work.Go(func() { a.link.keep(l) })
-	l.work.Go(func() { a.keepClock(l) })
 	if !a.serving {
 		addr, err := a.forwardSSH()
 		if err != nil {
@@ -260,13 +283,35 @@ func (a *agent) startLink(ctx context.Context, l *life) error {
 		}
 		a.state.set(func(s *hostagent.Status) { s.SSH = addr })
 	}
+	if l.template != nil {
+		return nil // nobody is to leave a trace in it
+	}
 	a.gate.set(reachGuest, nil)
+	if !l.restored {
+		a.keepLink(l)
+	}
 	return nil
+}
+
+// keepLink keeps the link up, and the guest's clock right, as long as the life lasts.
+func (a *agent) keepLink(l *life) {
+	l.work.Go(func() { a.link.keep(l) })
+	l.work.Go(func() { a.keepClock(l) })
 }
 
 // mountShares makes sure that what the seed asked for is mounted.
 func (a *agent) mountShares(ctx context.Context, l *life) error {
+	if l.restored || l.template != nil {
+		a.keepLink(l) // only now: a login would keep a restored guest from answering who waits for its engine
+	}
 	a.gate.set(reachEngine, nil)
+	if l.template != nil {
+		if err := a.startSharesAgain(ctx, l); err != nil {
+			return err
+		}
+		a.carryShares(l)
+	}
+	a.awaitShares(ctx, l)
 	for _, f := range a.onLife {
 		if err := f(ctx, l); err != nil {
 			return err

@@ -24,6 +24,10 @@ type notes struct {
 	// Login (PEM) and Host (authorized_keys' format) are the keys of a guest with another identity than the machine's.
 	Login string `json:"login,omitempty"`
 	Host  string `json:"host,omitempty"`
+	// Engine is the engine's version.
+	Engine string `json:"engine,omitempty"`
+	// Prepared: what prepare does to a guest is done.
+	Prepared bool `json:"prepared,omitempty"`
 }
 
 // keys are those with which the guest lets us in.
@@ -44,10 +48,7 @@ func (n notes) keys(o Options) (login ssh.Signer, host ssh.PublicKey, err error)
 
 // noteLife is what is to be known of the guest that is about to be saved.
 func (a *agent) noteLife(l *life) notes {
-	n := notes{MAC: a.o.MAC}
-	if l.notes.MAC != "" {
-		n.MAC = l.notes.MAC
-	}
+	n := notes{MAC: l.mac, Engine: a.state.snapshot().Engine, Prepared: !a.slowLoopback.Load()}
 	if secret := a.linkSecret.Load(); secret != nil {
 		n.LinkSecret = *secret
 	}
@@ -103,6 +104,11 @@ func (a *agent) thaw(ctx context.Context, l *life) error {
 	if err != nil {
 		return err
 	}
+	return a.tellThaw(ctx, l, seed)
+}
+
+// tellThaw tells it as soon as the guest listens.
+func (a *agent) tellThaw(ctx context.Context, l *life, seed *proto.Seed) error {
 	for {
 		err := a.tryThaw(ctx, l, seed)
 		var refused *proto.Error
@@ -121,6 +127,10 @@ func (a *agent) readSeed(l *life) (*proto.Seed, error) {
 	if l.saved.File == "" {
 		return nil, nil //nolint:nilnil // nothing new
 	}
+	return a.decodeSeed()
+}
+
+func (a *agent) decodeSeed() (*proto.Seed, error) {
 	f, err := os.Open(a.o.Seed)
 	if err != nil {
 		return nil, fmt.Errorf("read the seed: %w", err)
@@ -141,6 +151,9 @@ func (a *agent) tryThaw(ctx context.Context, l *life, seed *proto.Seed) error {
 	_, _ = rand.Read(p.Entropy) // never fails
 	var done proto.AfterRestored
 	if err := control.Call(ctx, proto.MethodThaw, p, &done); err != nil {
+		if a.link.peek() != nil && !errors.As(err, new(*proto.Error)) {
+			a.link.replace(nil) // a broken one
+		}
 		return err
 	}
 	for _, w := range done.Warnings {
@@ -168,6 +181,9 @@ func (a *agent) openThaw(ctx context.Context, l *life) (*proto.Client, func(), e
 	if err != nil && !withoutFastLink(err) {
 		return nil, nil, err
 	}
+	if s := a.link.peek(); s != nil {
+		return s.control, func() {}, nil
+	}
 	login, host, err := l.notes.keys(a.o)
 	if err != nil {
 		return nil, nil, err
@@ -176,7 +192,8 @@ func (a *agent) openThaw(ctx context.Context, l *life) (*proto.Client, func(), e
 	if err != nil {
 		return nil, nil, err
 	}
-	return s.control, func() { _, _ = s.control.Close(), s.ssh.Close() }, nil
+	a.link.replace(s) // which is the way to the engine, too
+	return s.control, func() {}, nil
 }
 
 // dialControl opens a control stream by the fast link.
