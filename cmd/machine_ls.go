@@ -270,11 +270,13 @@ func (m *machines) running(ctx context.Context, one *machine.Machine) (machine.S
 	ctx, cancel := context.WithTimeout(ctx, answerWait)
 	defer cancel()
 	st := one.Status(ctx)
-	switch st.Phase {
-	case machine.PhaseRunning, machine.PhaseDegraded:
+	switch {
+	case st.Phase.Up():
 		return st, nil
-	case machine.PhaseBroken:
+	case st.Phase == machine.PhaseBroken:
 		return st, fmt.Errorf("machine %q is broken: %w", one.Name, errors.Join(st.Problems...))
+	case st.Phase == machine.PhaseSuspended:
+		return st, withHint(fmt.Errorf("machine %q is suspended", one.Name), "%s", m.typed("resume", one.Name))
 	}
 	return st, withHint(fmt.Errorf("machine %q is not running: it is %s", one.Name, st.Phase), "%s", m.typed("start", one.Name))
 }

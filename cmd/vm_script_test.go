@@ -73,6 +73,7 @@ func TestVMScript(t *testing.T) {
 			e.Setenv("DEV", program)
 			e.Setenv("SHARED", shared)
 			e.Setenv("SOCKET", socket)
+			e.Setenv("MACHINE", filepath.Join(home, "h", "machines", "box"))
 			e.Setenv("DOCKER", os.Getenv("DEV_TEST_DOCKER"))
 			return nil
 		},
@@ -81,8 +82,8 @@ func TestVMScript(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"eventually": eventually, "get": get},
 	}
-	// The scripts of a folder run side by side; a restart is for none of them.
-	for _, dir := range []string{"testdata/vm", "testdata/vm/restart"} {
+	// The scripts of a folder run side by side; what ends the machine is for none of them.
+	for _, dir := range []string{"testdata/vm", "testdata/vm/suspend", "testdata/vm/restart"} {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			params.Dir = dir
 			testscript.Run(t, params)

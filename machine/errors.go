@@ -53,6 +53,9 @@ func (e *NotRunningError) Error() string {
 
 // Hint names the next step.
 func (e *NotRunningError) Hint() string {
+	if e.Phase == PhaseSuspended {
+		return fmt.Sprintf("let it go on with `dev machine resume %s`", e.Name)
+	}
 	return fmt.Sprintf("start it with `dev machine start %s`", e.Name)
 }
 
