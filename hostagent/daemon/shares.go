@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -34,7 +35,7 @@ func (s *sharing) mount() proto.Mount {
 
 // startShares starts what serves the host's folders. The machine works without them: what fails becomes a problem.
 func (a *agent) startShares(ctx context.Context, l *life) {
-	if len(a.o.Shares) == 0 {
+	if !slices.ContainsFunc(a.o.Shares, func(s Share) bool { return s.Type == hostagent.ShareVirtiofs }) {
 		return
 	}
 	server, err := findVirtiofsd(ctx)
@@ -43,6 +44,9 @@ func (a *agent) startShares(ctx context.Context, l *life) {
 		return
 	}
 	for i, share := range a.o.Shares {
+		if share.Type != hostagent.ShareVirtiofs {
+			continue
+		}
 		s, err := a.startShare(ctx, l, server, share, a.shareSocket(i))
 		if err != nil {
 			a.shareProblem(share, err)
@@ -71,7 +75,7 @@ func (a *agent) startSharesAgain(ctx context.Context, l *life) error {
 func (a *agent) unplugShare(ctx context.Context, l *life, s *sharing) error {
 	target := s.mount().Target
 	if err := a.link.call(ctx, proto.MethodUnmount, proto.Unmount{Target: target}, nil); err != nil {
-		return fmt.Errorf("something in the machine uses it: stop the containers that do, or share it another way (`dev machine edit %s --share-type fuse`): %w", a.o.Machine, err)
+		return fmt.Errorf("something in the machine uses it: stop the containers that do, or share it another way (`dev machine edit --share %s,type=fuse --restart %s`): %w", s.share.Host, a.o.Machine, err)
 	}
 	p, ok := l.vm.(hostagent.Plugger)
 	if !ok {

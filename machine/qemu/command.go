@@ -71,7 +71,7 @@ func commandLine(h host, i image, dir machine.Dir, spec machine.Spec, link hosta
 
 // sharePorts is how many slots there are for shares, which are plugged in while the VM runs: a VM with such a device in it cannot be suspended. How many
 // there are is the spec's, not the link's: a saved state fits only the same board.
-func sharePorts(spec machine.Spec) int { return len(spec.Shares) }
+func sharePorts(spec machine.Spec) int { return spec.ShareDevices() }
 
 func portName(i int) string { return "share-port" + strconv.Itoa(i) }
 
@@ -122,7 +122,7 @@ func memory(h host, spec machine.Spec) []string {
 	switch {
 	case h.OS == "linux":
 		return []string{"-m", size, "-object", "memory-backend-file,id=memory,share=on,size=" + size + ",mem-path=" + memoryPath, "-machine", "memory-backend=memory"}
-	case len(spec.Shares) > 0 && h.OS != "windows":
+	case spec.ShareDevices() > 0 && h.OS != "windows":
 		return []string{"-m", size, "-object", "memory-backend-shm,id=memory,size=" + size, "-machine", "memory-backend=memory"}
 	}
 	return []string{"-m", size}
