@@ -88,6 +88,14 @@ type Resizer interface {
 	ResizeDisk(ctx context.Context, bytes int64) error
 }
 
+// Staller is a VM that stops by itself when the host cannot keep what it writes.
+type Staller interface {
+	// Stalled tells why, each time that it has stopped. It holds the last reason that nobody has taken.
+	Stalled() <-chan error
+	// Continue lets it run on, and repeats what failed.
+	Continue(ctx context.Context) error
+}
+
 // Types of shares.
 const (
 	// ShareFUSE is a share of our own: the guest mounts it by FUSE and this side serves it, whatever the hypervisor.

@@ -111,7 +111,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	a.ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	a.link = newLink(a)
-	a.onLife = append(a.onLife, a.giveBack)
+	a.onLife = append(a.onLife, a.giveBack, a.watchDisks)
 	defer func() { err = errors.Join(err, a.close()) }()
 	if err := a.serveControl(); err != nil {
 		return err

@@ -27,6 +27,7 @@ type vm struct {
 	monitor   *monitor
 	done      chan struct{}
 	resumed   chan struct{}
+	stalled   chan error   // why QEMU has stopped the guest
 	memory    *guestMemory // nil where QEMU alone has it
 	migration migration
 	slots     *slots
@@ -92,7 +93,7 @@ func launch(ctx context.Context, l launching, log *slog.Logger) (*vm, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start QEMU: %w", err)
 	}
-	v := &vm{cmd: cmd, dir: dir, done: make(chan struct{}), resumed: make(chan struct{}, 1), memory: l.memory, slots: newSlots(l.shares)}
+	v := &vm{cmd: cmd, dir: dir, done: make(chan struct{}), resumed: make(chan struct{}, 1), stalled: make(chan error, 1), memory: l.memory, slots: newSlots(l.shares)}
 	go v.wait(stderr, log.With("program", "qemu"))
 	if err := v.connect(ctx, dir, log); err != nil {
 		return nil, errors.Join(err, v.Kill(context.WithoutCancel(ctx)))
@@ -170,6 +171,8 @@ func (v *vm) event(log *slog.Logger) func(name string, data json.RawMessage) {
 			}
 		case "MIGRATION":
 			v.migration.tell(migrationEvent(data))
+		case "BLOCK_IO_ERROR":
+			v.stall(data)
 		case "DEVICE_DELETED":
 			v.slots.left(data)
 		}
