@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
@@ -59,13 +60,54 @@ type machineSizes struct {
 	cpus         int
 	memory, disk mebibytes
 	reclaim      string
+	sleepAfter   string
+	// sleepContainers is nil where nothing was said.
+	sleepContainers optionalBool
+}
+
+// optionalBool is a switch that may be left as it is.
+type optionalBool struct{ value *bool }
+
+func (o *optionalBool) String() string {
+	if o.value == nil {
+		return ""
+	}
+	return strconv.FormatBool(*o.value)
+}
+
+func (o *optionalBool) Type() string { return "bool" }
+
+func (o *optionalBool) IsBoolFlag() bool { return true }
+
+func (o *optionalBool) Set(text string) error {
+	b, err := strconv.ParseBool(text)
+	if err != nil {
+		return fmt.Errorf("%q is neither true nor false", text)
+	}
+	o.value = &b
+	return nil
 }
 
 func (s *machineSizes) register(f *pflag.FlagSet) {
 	f.IntVar(&s.cpus, "cpus", 0, "`NUMBER` of CPUs")
 	f.Var(&s.memory, "memory", "memory, as 4g or a number of MiB")
 	f.StringVar(&s.reclaim, "memory-reclaim", "", "give memory back that it does not need: "+strings.Join(machine.MemoryReclaims, ", ")+" (default: auto)")
+	f.StringVar(&s.sleepAfter, "sleep-after", "", "suspend it when nobody has used it for so long, `DURATION` or never; whoever uses it next wakes it (default: "+shortDuration(machine.DefaultSleepAfter)+")")
+	f.Var(&s.sleepContainers, "sleep-containers", "let it sleep though containers run: they stand still until somebody uses the machine")
+	f.Lookup("sleep-containers").NoOptDefVal = "true"
 	f.Var(&s.disk, "disk", "size of the data disk, as 60g; what is not used takes no room on the host")
+}
+
+// shortDuration leaves out what is zero: 15m instead of 15m0s.
+func shortDuration(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
 
 func (s *machineSizes) apply(spec *machine.Spec) {
@@ -80,6 +122,12 @@ func (s *machineSizes) apply(spec *machine.Spec) {
 	}
 	if s.reclaim != "" {
 		spec.MemoryReclaim = s.reclaim
+	}
+	if s.sleepAfter != "" {
+		spec.SleepAfter = s.sleepAfter
+	}
+	if s.sleepContainers.value != nil {
+		spec.SleepContainers = *s.sleepContainers.value
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"gopkg.in/yaml.v3"
 
@@ -35,6 +36,10 @@ type Spec struct {
 	DiskMiB     int    `yaml:"disk_mib"` // the data disk
 	// MemoryReclaim says whether memory that the guest does not need is given back to the host: auto (where the host can take it), on or off.
 	MemoryReclaim string `yaml:"memory_reclaim,omitempty"`
+	// SleepAfter is how long nobody may have used the machine for it to fall asleep: a duration, "never", or "" for DefaultSleepAfter. SleepContainers: also
+	// while containers run, which stand still then.
+	SleepAfter      string `yaml:"sleep_after,omitempty"`
+	SleepContainers bool   `yaml:"sleep_containers,omitempty"`
 	// Image is the digest of the VM image. Previous is the one before the last upgrade, for the way back.
 	Image    string `yaml:"image"`
 	Previous string `yaml:"previous_image,omitempty"`
@@ -159,6 +164,9 @@ func (s Spec) problems() []string {
 	refuse(s.CPUs < 1 || s.CPUs > maxCPUs, "cpus is %d: give 1 to %d", s.CPUs, maxCPUs)
 	refuse(s.MemoryMiB < minMemoryMiB || s.MemoryMiB > maxMemoryMiB, "memory_mib is %d: give %d to %d", s.MemoryMiB, minMemoryMiB, maxMemoryMiB)
 	refuse(s.MemoryReclaim != "" && !slices.Contains(MemoryReclaims, s.MemoryReclaim), "memory_reclaim %q is not one of %s", s.MemoryReclaim, strings.Join(MemoryReclaims, ", "))
+	if _, err := ParseSleepAfter(s.SleepAfter); err != nil {
+		list = append(list, "sleep_after "+err.Error())
+	}
 	refuse(s.DiskMiB < minDiskMiB || s.DiskMiB > maxDiskMiB, "disk_mib is %d: give %d to %d", s.DiskMiB, minDiskMiB, maxDiskMiB)
 	refuse(!hexDigest.MatchString(s.Image), "image %q is not a digest", s.Image)
 	refuse(s.DataOldest < 0, "data_oldest is %d: it cannot be negative", s.DataOldest)
@@ -217,6 +225,31 @@ func (s Share) GuestPath() (string, error) {
 // a hypervisor lets go of, and the guest would be poorer for nothing.
 func (s Spec) ReclaimsMemory(goos string) bool {
 	return s.MemoryReclaim == "on" || s.MemoryReclaim != "off" && goos == "linux"
+}
+
+// DefaultSleepAfter is when an unused machine falls asleep. Waking takes about a second, so that it could be sooner; but each sleep writes the memory in use to
+// the disk, and who pauses for a coffee should not pay for that.
+const DefaultSleepAfter = 15 * time.Minute
+
+// minSleepAfter keeps a machine from doing nothing but falling asleep and waking.
+const minSleepAfter = 10 * time.Second
+
+// ParseSleepAfter reads Spec.SleepAfter: 0 means never.
+func ParseSleepAfter(text string) (time.Duration, error) {
+	switch text {
+	case "":
+		return DefaultSleepAfter, nil
+	case "never", "0":
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a duration such as 15m, or never", text)
+	}
+	if d < minSleepAfter && d != 0 {
+		return 0, fmt.Errorf("%q is too short: give %s at least, or never", text, minSleepAfter)
+	}
+	return d, nil
 }
 
 // clone is a copy that shares nothing with s.

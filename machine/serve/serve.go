@@ -97,6 +97,10 @@ func options(store *machine.Store, m *machine.Machine, env []string) (daemon.Opt
 	if err != nil {
 		return daemon.Options{}, err
 	}
+	sleepAfter, err := machine.ParseSleepAfter(m.Spec.SleepAfter)
+	if err != nil {
+		return daemon.Options{}, fmt.Errorf("read sleep_after: %w", err)
+	}
 	d, log := m.Dir, store.Logger
 	return daemon.Options{
 		Machine: m.Name, RunLock: d.RunLock(), Control: d.Control(), Docker: d.Docker(),
@@ -105,8 +109,8 @@ func options(store *machine.Store, m *machine.Machine, env []string) (daemon.Opt
 			return start(ctx, store.Drivers[m.Spec.Driver], m, link, log)
 		},
 		ReclaimMemory: m.Spec.ReclaimsMemory(runtime.GOOS), MemoryBytes: int64(m.Spec.MemoryMiB) << 20, CPUs: m.Spec.CPUs,
-		Memory: newMemory(store, m, log),
-		Key:    keys.Login, HostKey: keys.Host.PublicKey(),
+		Memory: newMemory(store, m, log), SleepAfter: sleepAfter, SleepContainers: m.Spec.SleepContainers,
+		Key: keys.Login, HostKey: keys.Host.PublicKey(),
 		WriteSeed: func(parts daemon.SeedParts) error { return writeSeed(m, keys, identity, parts) },
 		Shares:    shares(m.Spec), TLS: d.TLS(), TCPPort: ports.TCP, SSHPort: ports.SSH, Env: env,
 		Deadlines: map[hostagent.Stage]time.Duration{hostagent.StageProcess: processDeadline},
