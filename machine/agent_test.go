@@ -119,6 +119,11 @@ func runCommand(s *machine.Store, args []string) error {
 	case "save":
 		_, err := m.SaveSnapshot(ctx, machine.SnapshotOptions{Name: args[2]}, sink)
 		return err
+	case "shrink":
+		_, err := m.Shrink(ctx, 512, sink)
+		return err
+	case "compact":
+		return m.Compact(ctx, sink)
 	case "restore":
 		_, err := m.RestoreSnapshot(ctx, args[2], machine.RestoreOptions{Stop: true}, sink)
 		return err

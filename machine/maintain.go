@@ -22,7 +22,7 @@ const (
 	// maintainPatience bounds all of it: a disk may be large and the machine emulated.
 	maintainPatience = 12 * time.Hour
 	// reportPause is how often the report is looked at.
-	reportPause = 200 * time.Millisecond
+	reportPause = 50 * time.Millisecond
 	// offPatience is how long a machine may take to power off when its work is done, or is not wanted any more.
 	offPatience = 30 * time.Second
 )

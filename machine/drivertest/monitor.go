@@ -23,6 +23,8 @@ type standInVM struct {
 	failed   bool
 	life     string // written to memory at boot: who has it is the same VM
 	plugged  map[string]bool
+	disk     string // the data disk's file
+	memory   int64  // what it has of its memory, in bytes
 	say      func(v any)
 }
 
@@ -65,6 +67,8 @@ type arguments struct {
 	ID     string `json:"id"`
 	Driver string `json:"driver"`
 	URI    string `json:"uri"`
+	Size   int64  `json:"size"`
+	Value  int64  `json:"value"`
 }
 
 func (vm *standInVM) event(name string, data any) {
@@ -104,7 +108,14 @@ func (vm *standInVM) converse(conn net.Conn) (off bool) {
 func (vm *standInVM) obey(command string, a arguments) (off bool) {
 	done := object{"return": object{}}
 	switch command {
-	case "qmp_capabilities", "balloon", "chardev-add", "chardev-remove", "migrate-set-capabilities", "migrate-set-parameters", "migrate_cancel":
+	case "balloon":
+		vm.memory = a.Value
+		vm.say(done)
+	case "query-balloon":
+		vm.say(object{"return": object{"actual": vm.memory}})
+	case "query-block", "block_resize":
+		vm.resize(command, a.Size)
+	case "qmp_capabilities", "chardev-add", "chardev-remove", "migrate-set-capabilities", "migrate-set-parameters", "migrate_cancel":
 		vm.say(done)
 	case "stop":
 		vm.paused = true
@@ -153,6 +164,22 @@ func (vm *standInVM) obey(command string, a arguments) (off bool) {
 		vm.say(object{"error": object{"class": "CommandNotFound", "desc": "The command " + command + " has not been found"}})
 	}
 	return false
+}
+
+// resize tells the data disk's size, or changes it.
+func (vm *standInVM) resize(command string, size int64) {
+	info, err := os.Stat(vm.disk)
+	if err == nil && command == "block_resize" {
+		err = os.Truncate(vm.disk, size)
+	}
+	switch {
+	case err != nil:
+		vm.refuse(err.Error())
+	case command == "block_resize":
+		vm.say(object{"return": object{}})
+	default:
+		vm.say(object{"return": []object{{"device": "data", "inserted": object{"image": object{"virtual-size": info.Size()}}}}})
+	}
 }
 
 // migrate hands out the state of the devices, or takes it.

@@ -91,6 +91,9 @@ func option(args []string, begin, key string) string {
 	return ""
 }
 
+// standInMemory is what a stand-in says that it has, in bytes.
+const standInMemory = 512 << 20
+
 // serveMonitor is as much of QEMU as a machine sees: disks and network are opened, the console is written, the monitor served.
 func serveMonitor(how string, args []string) error {
 	for _, disk := range []string{"if=none,id=data", "if=none,id=seed", "if=none,id=root"} {
@@ -100,11 +103,13 @@ func serveMonitor(how string, args []string) error {
 		}
 		defer f.Close()
 	}
-	network, err := net.Dial("unix", option(args, "stream,", "addr.path="))
-	if err != nil {
-		return err
+	if !maintains(args) {
+		network, err := net.Dial("unix", option(args, "stream,", "addr.path="))
+		if err != nil {
+			return err
+		}
+		defer network.Close()
 	}
-	defer network.Close()
 	console, err := os.OpenFile(option(args, "file,id=console", "path="), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -112,6 +117,7 @@ func serveMonitor(how string, args []string) error {
 	defer console.Close()
 	fmt.Fprintln(console, "stand-in: booting")
 	vm := &standInVM{how: how, incoming: slices.Contains(args, "-incoming"), paused: slices.Contains(args, "-S"), plugged: map[string]bool{}}
+	vm.disk, vm.memory = option(args, "if=none,id=data", "file="), standInMemory
 	vm.boot()
 	path := option(args, "socket,id=qmp", "path=")
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -120,6 +126,15 @@ func serveMonitor(how string, args []string) error {
 	listener, err := net.Listen("unix", path)
 	if err != nil {
 		return err
+	}
+	if maintains(args) {
+		go func() {
+			if err := maintain(how, args); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			os.Exit(0)
+		}()
 	}
 	for {
 		conn, err := listener.Accept()

@@ -62,6 +62,8 @@ func Run(t *testing.T, s Subject) {
 		"SideBySide":          testSideBySide,
 		"StartsAgain":         testStartsAgain,
 		"FolderWithOddLetter": testOddFolder,
+		"Balloon":             testBalloon,
+		"ResizeDisk":          testResizeDisk,
 		"Suspend":             testSuspend,
 		"SuspendFails":        testSuspendFails,
 		"Snapshot":            testSnapshot,
