@@ -100,7 +100,10 @@ func newMachineImageLsCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.printImages(list, format.json())
+			if err := a.printImages(list, format.json()); err != nil || format.json() {
+				return err
+			}
+			return a.tellTemplates(s)
 		},
 	}
 	format.add(c)
@@ -187,8 +190,10 @@ func newMachineImagePruneCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "prune [OPTIONS]",
 		Short: "Remove images that no machine uses",
-		Long:  "Remove images that no machine uses and no tag names. Images in use stay in any case; each can be pulled or built again.",
-		Args:  cobra.NoArgs,
+		Long: `Remove images that no machine uses and no tag names, and the templates of machines with
+such images. Images in use stay in any case; each can be pulled or built again. With
+--all, all templates go, too: the next new machine boots, and leaves another.`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := a.imageStore()
 			if err != nil {
@@ -199,6 +204,10 @@ func newMachineImagePruneCommand(a *app) *cobra.Command {
 			for _, i := range removed {
 				freed += i.Size
 				fmt.Fprintln(a.out, "sha256:"+i.Digest)
+			}
+			if !o.Damaged {
+				more, templateErr := a.pruneTemplates(s, o.All)
+				freed, err = freed+more, errors.Join(err, templateErr)
 			}
 			fmt.Fprintf(a.err, "removed %d images, freed %s\n", len(removed), units.HumanSize(float64(freed)))
 			return err
