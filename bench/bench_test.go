@@ -9,6 +9,7 @@
 package bench_test
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -61,14 +62,25 @@ func newTool(t *testing.T, name, path, host string) tool {
 	}
 	// A copy, as an installation makes one: what the linker has just written lies in memory in another way, and counts as more.
 	installed := filepath.Join(t.TempDir(), name)
-	data, err := os.ReadFile(path)
-	if err == nil {
-		err = os.WriteFile(installed, data, 0o755) //nolint:gosec // a program
-	}
-	if err != nil {
+	if err := copyFile(installed, path); err != nil {
 		t.Fatal(err)
 	}
 	return tool{name, installed, host}
+}
+
+// copyFile copies a program, in pieces: what this process has in memory counts for those that it starts.
+func copyFile(to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o755) //nolint:gosec // a program
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(struct{ io.Writer }{out}, in)
+	return errors.Join(err, out.Close())
 }
 
 // sample is what one run of a command cost.
