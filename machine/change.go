@@ -115,7 +115,7 @@ type SSHTarget struct {
 // SSHTarget asks the agent where the guest's SSH server is; a *NotRunningError if the machine is not up.
 func (m *Machine) SSHTarget(ctx context.Context) (SSHTarget, error) {
 	status := m.Status(ctx)
-	if status.Agent == nil || status.Agent.SSH == "" || status.Agent.Phase == hostagent.Stopping {
+	if status.Agent == nil || status.Agent.SSH == "" || status.Agent.Phase == hostagent.Stopping || status.Phase == PhaseSuspended {
 		return SSHTarget{}, &NotRunningError{Name: m.Name, Phase: status.Phase}
 	}
 	keys, err := m.Keys()
