@@ -23,6 +23,7 @@ import (
 	"github.com/seed71221737/dev/machine"
 	"github.com/seed71221737/dev/machine/drivertest"
 	"github.com/seed71221737/dev/machine/qemu"
+	"github.com/seed71221737/dev/machine/saved"
 	"github.com/seed71221737/dev/machine/sparse"
 	"github.com/seed71221737/dev/vmimage"
 )
@@ -40,6 +41,7 @@ const (
 	agentDies     = "dies"   // ends before it answers
 	agentStuck    = "stuck"  // takes orders and does nothing
 	agentSlow     = "slow"   // takes its time between stages
+	agentSleeps   = "sleeps" // saves memory: for suspend, and when it stops
 	agentUnwell   = "unwell" // starts, and its guest has a problem
 	agentStays    = "stays"  // never gets beyond a stage
 )
@@ -104,6 +106,10 @@ func runCommand(s *machine.Store, args []string) error {
 		return m.Start(ctx, sink)
 	case "stop":
 		return m.Stop(ctx, machine.StopOptions{Timeout: 30 * time.Second}, sink)
+	case "suspend":
+		return m.Suspend(ctx, sink)
+	case "resume":
+		return m.Resume(ctx, sink)
 	case "kill":
 		return m.Kill(ctx, sink)
 	case "restart":
@@ -141,6 +147,9 @@ type standInAgent struct {
 	status hostagent.Status
 	news   chan struct{} // closed at each change
 	orders chan string
+	keeper *saved.Keeper // nil: it saves no memory
+	done   chan error    // answers to suspend and resume
+	wake   func() (hostagent.VM, error)
 }
 
 // serveAgent holds the run lock, serves the control socket, and runs the VM.
@@ -168,7 +177,10 @@ func serveAgent(s *machine.Store, name string) error {
 	if how == agentSilent {
 		select {}
 	}
-	a := &standInAgent{status: hostagent.Status{Version: 1, Machine: name, Phase: hostagent.Starting, AgentPID: os.Getpid()}, news: make(chan struct{}), orders: make(chan string, 8)}
+	a := &standInAgent{status: hostagent.Status{Version: 1, Machine: name, Phase: hostagent.Starting, AgentPID: os.Getpid()}, news: make(chan struct{}), orders: make(chan string, 8), done: make(chan error, 1)}
+	if how == agentSleeps {
+		a.keeper = &saved.Keeper{Dir: m.Dir.Memory(), Disk: m.Dir.DataDisk(), Facts: m.MemoryFacts, Logger: s.Logger}
+	}
 	os.Remove(m.Dir.Control())
 	listener, err := net.Listen("unix", m.Dir.Control())
 	if err != nil {
@@ -221,6 +233,8 @@ func (a *standInAgent) handler(m *machine.Machine, how string) http.Handler {
 		json.NewEncoder(w).Encode(status)
 	})
 	mux.HandleFunc("GET /v1/events", a.events)
+	mux.HandleFunc("POST /v1/suspend", a.ordered("suspend"))
+	mux.HandleFunc("POST /v1/resume", a.ordered("resume"))
 	mux.HandleFunc("POST /v1/stop", func(http.ResponseWriter, *http.Request) { a.set(hostagent.Stopping, "", ""); a.orders <- "stop" })
 	mux.HandleFunc("POST /v1/kill", func(http.ResponseWriter, *http.Request) { a.set(hostagent.Stopping, "", ""); a.orders <- "kill" })
 	return mux
@@ -311,7 +325,8 @@ func (a *standInAgent) start(ctx context.Context, driver machine.Driver, m *mach
 	if err := errors.Join(os.WriteFile(link.Seed, make([]byte, 1<<20), 0o600), machine.GrowDisk(m.Dir.DataDisk(), m.Spec.DiskMiB)); err != nil {
 		return nil, err
 	}
-	return driver.Start(ctx, m.Dir, m.Spec, link)
+	a.wake = func() (hostagent.VM, error) { return a.startFrom(ctx, driver, m, link) }
+	return a.wake()
 }
 
 func (a *standInAgent) serve(ctx context.Context, vm hostagent.VM) error {
@@ -321,6 +336,18 @@ func (a *standInAgent) serve(ctx context.Context, vm hostagent.VM) error {
 			a.set(hostagent.Stopped, "", "")
 			return vm.Err()
 		case order := <-a.orders:
+			if order == "resume" {
+				a.done <- nil
+				continue
+			}
+			if a.keeper != nil && order != "kill" {
+				next, err := a.sleep(ctx, vm, order)
+				if next == nil || err != nil {
+					return err
+				}
+				vm = next
+				continue
+			}
 			if order == "kill" {
 				if err := vm.Kill(ctx); err != nil {
 					return err
