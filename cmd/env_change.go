@@ -4,7 +4,9 @@ package cmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"github.com/seed71221737/dev/compose"
 	"github.com/seed71221737/dev/engine"
 	"github.com/seed71221737/dev/engine/environments"
+	"github.com/seed71221737/dev/engine/snapshots"
 )
 
 func newEnvCreateCommand(a *app) *cobra.Command {
@@ -125,7 +128,7 @@ func (a *app) cloneWhile(ctx context.Context, e *engine.Client, p, source *types
 				a.warn(fmt.Sprintf("volume %s has content already; it stays as it is", to))
 				continue
 			}
-			if err := e.CopyVolume(ctx, source.Volumes[key].Name, to); err != nil {
+			if err := copyVolume(ctx, e, source.Volumes[key].Name, to); err != nil {
 				return err
 			}
 			a.say(fmt.Sprintf("volume %s is a copy of %s", to, source.Volumes[key].Name))
@@ -231,6 +234,24 @@ func (a *app) recorded(ctx context.Context, name string) (base string, r environ
 		return "", r, unknown
 	}
 	return found[0].Base, found[0], nil
+}
+
+// copyVolume copies the content of a volume to an empty one: in an instant, where their files can share blocks.
+func copyVolume(ctx context.Context, e *engine.Client, from, to string) error {
+	src, err := e.VolumeFolder(ctx, from)
+	if err != nil {
+		return err
+	}
+	dst, err := e.VolumeFolder(ctx, to)
+	if err != nil {
+		return err
+	}
+	if src != "" && dst != "" {
+		if err := snapshots.CloneFolder(ctx, dst, src); !errors.Is(err, errors.ErrUnsupported) {
+			return err
+		}
+	}
+	return readVolume(ctx, e, from, src, func(archive io.Reader) error { return e.FillVolume(ctx, to, archive) })
 }
 
 // restTimeout bounds bringing containers to rest and back.

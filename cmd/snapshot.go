@@ -303,6 +303,10 @@ func (a *app) diffNow(ctx context.Context, store snapshots.Store, before snapsho
 		names[key], there[key] = name, true
 	}
 	return diffVolumes(store, before, there, func(key string, read func(io.Reader) error) error {
-		return e.ReadVolume(ctx, names[key], read)
+		folder, err := e.VolumeFolder(ctx, names[key])
+		if err != nil {
+			return err
+		}
+		return readVolume(ctx, e, names[key], folder, read)
 	})
 }

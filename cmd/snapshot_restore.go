@@ -214,18 +214,13 @@ func (r *restore) saveSafety(ctx context.Context, snap snapshots.Snapshot, have 
 		return s, err
 	}
 	err = r.store.Saving(ctx, func() error {
-		err := r.a.resting(ctx, r.e, r.work, rest, func() error {
-			for _, name := range names {
-				v, err := r.a.saveVolume(ctx, r.e, r.store, have.Volumes[name], 0)
-				if err != nil {
-					return withHint(err, "dev snapshot restore --no-safety goes on without saving what is there now")
-				}
-				s.Volumes = append(s.Volumes, v)
-			}
-			return nil
-		})
+		taken := &taking{e: r.e, store: r.store}
+		err := r.a.resting(ctx, r.e, r.work, rest, func() error { return taken.takeAll(ctx, have, names) })
+		if err == nil {
+			s.Volumes, err = taken.finish(ctx)
+		}
 		if err != nil {
-			return err
+			return withHint(errors.Join(err, taken.discard()), "dev snapshot restore --no-safety goes on without saving what is there now")
 		}
 		return r.store.Put(s)
 	})
@@ -295,6 +290,16 @@ type restoringEngine struct {
 func (e restoringEngine) Do(ctx context.Context, op compose.Op, made compose.Results, sink compose.Sink) (compose.Result, error) {
 	if op.Kind != compose.OpFillVolume {
 		return e.Client.Do(ctx, op, made, sink)
+	}
+	folder, err := e.VolumeFolder(ctx, op.Ref.ID)
+	if err != nil {
+		return compose.Result{}, err
+	}
+	if folder != "" {
+		err := e.store.Fill(ctx, op.Content, folder)
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return compose.Result{ID: op.Ref.ID}, err
+		}
 	}
 	archive, err := e.store.Open(op.Content)
 	if err != nil {

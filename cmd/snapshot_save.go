@@ -111,18 +111,13 @@ func (a *app) save(ctx context.Context, e *engine.Client, project string, have c
 				return err
 			}
 		}
-		err := a.atRest(ctx, e, project, have.Containers, volumes, mode, func() error {
-			for _, name := range volumes {
-				v, err := a.saveVolume(ctx, e, store, have.Volumes[name], o.limit)
-				if err != nil {
-					return err
-				}
-				snap.Volumes = append(snap.Volumes, v)
-			}
-			return nil
-		})
+		taken := &taking{e: e, store: store, limit: o.limit}
+		err := a.atRest(ctx, e, project, have.Containers, volumes, mode, func() error { return taken.takeAll(ctx, have, volumes) })
+		if err == nil {
+			snap.Volumes, err = taken.finish(ctx)
+		}
 		if err != nil {
-			return err
+			return errors.Join(err, taken.discard())
 		}
 		return store.Put(snap)
 	})
@@ -150,14 +145,92 @@ func namedVolumes(have compose.Snapshot) []string {
 	return names
 }
 
-func (a *app) saveVolume(ctx context.Context, e *engine.Client, store snapshots.Store, v compose.Volume, limit int64) (snapshots.Volume, error) {
+// taking is a snapshot of volumes being taken: first, while containers rest, what they hold is cloned or, where that cannot be, read; then the rest is done.
+type taking struct {
+	e       *engine.Client
+	store   snapshots.Store
+	limit   int64 // bytes of a volume's archive; 0 is no limit
+	volumes []snapshots.Volume
+	clones  map[int]*snapshots.Clone // by their place among the volumes
+}
+
+func (t *taking) takeAll(ctx context.Context, have compose.Snapshot, names []string) error {
+	for _, name := range names {
+		if err := t.take(ctx, have.Volumes[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take takes what a volume holds.
+func (t *taking) take(ctx context.Context, v compose.Volume) error {
+	folder, err := t.e.VolumeFolder(ctx, v.Name)
+	if err != nil {
+		return err
+	}
 	saved := snapshots.Volume{Key: v.Labels[compose.LabelVolume], Name: v.Name, Driver: v.Driver, Labels: v.Labels}
-	err := e.ReadVolume(ctx, v.Name, func(archive io.Reader) error {
-		b, err := store.Add(ctx, archive, limit)
+	if folder != "" {
+		clone, err := t.store.Clone(ctx, folder)
+		if err == nil {
+			if t.clones == nil {
+				t.clones = map[int]*snapshots.Clone{}
+			}
+			t.clones[len(t.volumes)] = clone
+			t.volumes = append(t.volumes, saved)
+			return nil
+		}
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return fmt.Errorf("volume %q: %w", v.Name, err)
+		}
+	}
+	err = readVolume(ctx, t.e, v.Name, folder, func(archive io.Reader) error {
+		b, err := t.store.Add(ctx, archive, t.limit)
 		saved.Blob, saved.Size, saved.Compressed = b.Digest, b.Size, b.Compressed
 		return err
 	})
-	return saved, err
+	t.volumes = append(t.volumes, saved)
+	return err
+}
+
+// finish reads and stores what was cloned.
+func (t *taking) finish(ctx context.Context) ([]snapshots.Volume, error) {
+	for i, clone := range t.clones {
+		b, err := clone.Keep(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("volume %q: %w", t.volumes[i].Name, err)
+		}
+		t.volumes[i].Blob, t.volumes[i].Size, t.volumes[i].Compressed = b.Digest, b.Size, b.Compressed
+	}
+	return t.volumes, nil
+}
+
+// discard removes clones that are not to be kept.
+func (t *taking) discard() error {
+	var errs []error
+	for _, clone := range t.clones {
+		errs = append(errs, clone.Discard())
+	}
+	return errors.Join(errs...)
+}
+
+// readVolume gives the archive of a volume: from its folder, if that is known, with all extended attributes; else from the engine, whose archives have but some.
+func readVolume(ctx context.Context, e *engine.Client, name, folder string, read func(archive io.Reader) error) error {
+	if folder == "" {
+		return e.ReadVolume(ctx, name, read)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	r, w := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.CloseWithError(snapshots.Archive(ctx, folder, w))
+	}()
+	err := read(r)
+	cancel()
+	_ = r.Close() // the writer ends
+	<-done
+	return err
 }
 
 // Ways to bring a container to rest while its volumes are read; the label says which one a service needs.

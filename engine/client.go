@@ -72,6 +72,9 @@ type Client struct {
 	newBuilder func(Backend) Builder
 	builder    func() (Builder, error)
 	built      atomic.Bool
+	// root is what ownRoot has found out; rooting guards it.
+	root    *string
+	rooting sync.Mutex
 	// ranges serialises starts that failed because the engine hands out port ranges without a lock of its own.
 	ranges sync.Mutex
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -100,6 +101,11 @@ func (e *CorruptError) Error() string {
 // Open reads stored content. Content that is not what was stored gives a [*CorruptError] in place of its end, at the latest.
 func (s Store) Open(digest string) (io.ReadCloser, error) {
 	f, err := os.Open(s.blob(digest))
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, treeErr := os.Stat(s.tree(digest)); treeErr == nil {
+			return s.openTree(digest), nil
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read content: %w", err)
 	}

@@ -82,7 +82,7 @@ func files(archive io.Reader) (map[string]file, error) {
 			return nil, fmt.Errorf("read a volume's archive: %w", err)
 		}
 		sum := sha256.New()
-		fmt.Fprintf(sum, "%c %o %d %d %q %d %d\n", h.Typeflag, h.Mode, h.Uid, h.Gid, h.Linkname, h.Devmajor, h.Devminor)
+		fmt.Fprintf(sum, "%c %o %d %d %q %d %d\n", h.Typeflag, h.Mode&0o7777, h.Uid, h.Gid, h.Linkname, h.Devmajor, h.Devminor)
 		if _, err := io.Copy(sum, r); err != nil {
 			return nil, fmt.Errorf("read a volume's archive: %w", err)
 		}

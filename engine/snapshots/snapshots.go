@@ -6,7 +6,9 @@
 // the digest of its uncompressed content; volumes that did not change share it. Blobs are checked against their name whenever they are read.
 // The manifest is written last, so that a snapshot is whole or not there; what an interrupted save leaves behind is swept by the next change.
 //
-// Below [Store.Dir]: blobs/<sha256>.tar.zst, projects/<project>/<name>.json, .tmp-* is work under way, lock orders saving against sweeping.
+// Where the file system can, a volume is kept as a clone of its folder in place of an archive (see [Store.Clone]).
+//
+// Below [Store.Dir]: blobs/<sha256>.tar.zst, trees/<sha256>/volume, projects/<project>/<name>.json, .tmp-* is work under way, lock orders saving against sweeping.
 package snapshots
 
 import (
@@ -181,8 +183,8 @@ func (s Store) Put(snap Snapshot) error {
 		return err
 	}
 	for digest, what := range snap.blobs() {
-		if _, err := os.Stat(s.blob(digest)); err != nil {
-			return fmt.Errorf("save snapshot %q: %s: %w", snap.Name, what, err)
+		if !s.has(digest) {
+			return fmt.Errorf("save snapshot %q: %s: its content is not stored", snap.Name, what)
 		}
 	}
 	name := s.manifest(snap.Project, snap.Name)
@@ -311,7 +313,7 @@ func (s Store) sweep() (freed int64, err error) {
 		}
 		for _, snap := range snaps {
 			for digest := range snap.blobs() {
-				used[filepath.Base(s.blob(digest))] = true
+				used[filepath.Base(s.blob(digest))], used[filepath.Base(s.tree(digest))] = true, true
 			}
 		}
 	}
@@ -327,6 +329,18 @@ func (s Store) sweep() (freed int64, err error) {
 			freed += info.Size()
 		}
 		if err := os.Remove(filepath.Join(s.Dir, "blobs", e.Name())); err != nil {
+			return freed, fmt.Errorf("sweep the snapshot store: %w", err)
+		}
+	}
+	trees, err := os.ReadDir(s.trees())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return freed, fmt.Errorf("sweep the snapshot store: %w", err)
+	}
+	for _, e := range trees {
+		if used[e.Name()] {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(s.trees(), e.Name())); err != nil {
 			return freed, fmt.Errorf("sweep the snapshot store: %w", err)
 		}
 	}
