@@ -1,5 +1,7 @@
 // Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
 
+//go:build !osroot
+
 package share
 
 import (
@@ -114,7 +116,7 @@ func (t *tree) keep(fd int) error {
 	if err != nil {
 		return errors.Join(err, unix.Close(fd))
 	}
-	t.files.release(t.files.add(a.Ident, fd, true))
+	t.files.release(t.files.add(a.Ident, descriptor(fd), true))
 	return nil
 }
 
@@ -148,7 +150,7 @@ func (t *tree) tmpfile(r *wire.Request, res *wire.Response) error {
 	if res.Attr, err = t.attrOf(fd, ""); err != nil {
 		return errors.Join(err, unix.Close(fd))
 	}
-	f := t.files.add(res.Attr.Ident, fd, true)
+	f := t.files.add(res.Attr.Ident, descriptor(fd), true)
 	t.files.pin(f)
 	t.files.release(f)
 	return nil
@@ -195,7 +197,7 @@ func (t *tree) pinName(dir int, name string) func(gone bool) {
 		if err != nil {
 			return func(bool) {}
 		}
-		f = t.files.add(a.Ident, fd, writable)
+		f = t.files.add(a.Ident, descriptor(fd), writable)
 	}
 	return func(gone bool) {
 		if gone {
@@ -301,27 +303,12 @@ func (t *tree) setOwner(fd int, r *wire.Request) error {
 	if err != nil {
 		return err
 	}
-	want := owner{a.UID, a.GID, a.Mode, a.Rdev}
-	if r.Valid&wire.SetUID != 0 {
-		want.uid = r.OwnerUID
-	}
-	if r.Valid&wire.SetGID != 0 {
-		want.gid = r.OwnerGID
-	}
-	if r.Valid&wire.SetMode != 0 {
-		want.mode = a.Mode&wire.TypeMask | r.Mode&0o7777
-	} else if r.Valid&wire.KillSUID != 0 {
-		want.mode = withoutSUID(a.Mode)
-	}
+	want := wanted(a, r)
 	if t.owners {
 		return setRealOwner(fd, a, want, r.Valid)
 	}
 	if a.Mode&wire.TypeMask != wire.TypeSymlink && want.mode != a.Mode {
-		host := want.mode & 0o777
-		if host |= 0o600; a.Mode&wire.TypeMask == wire.TypeFolder {
-			host |= 0o700
-		}
-		if err := unix.Chmod(procPath(fd), host); err != nil {
+		if err := unix.Chmod(procPath(fd), hostMode(want.mode)); err != nil {
 			return err
 		}
 	}
@@ -329,15 +316,6 @@ func (t *tree) setOwner(fd int, r *wire.Request) error {
 		return nil
 	}
 	return t.keepOwner(fd, a.Ident, want)
-}
-
-// withoutSUID is a mode as a write by somebody unprivileged leaves it.
-func withoutSUID(mode uint32) uint32 {
-	mode &^= unix.S_ISUID
-	if mode&unix.S_IXGRP != 0 {
-		mode &^= unix.S_ISGID
-	}
-	return mode
 }
 
 func setRealOwner(fd int, have wire.Attr, want owner, valid uint32) error {

@@ -1,9 +1,12 @@
 // Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
 
+//go:build !osroot
+
 package share
 
 import (
 	"errors"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -212,96 +215,36 @@ func (t *tree) listXattr(path string) ([]byte, error) {
 	return names, nil
 }
 
-const (
-	// listingFrame is about how many bytes one response to OpReaddir has.
-	listingFrame = 256 << 10
-	// subtreeEntries bounds the entries of sub-folders that are given unasked.
-	subtreeEntries = 512
-)
-
-// readdir sends a folder's contents, and some of its sub-folders' where these are welcome.
-func (t *tree) readdir(r *wire.Request, send func(*wire.Response)) {
-	l := &lister{tree: t, id: r.ID, send: send}
-	folders, err := l.folder(r.Path, "", 0)
-	if err != nil {
-		send(&wire.Response{ID: r.ID, Errno: errno(err)})
-		return
-	}
-	for left := subtreeEntries; r.Flags&wire.FlagSubtree != 0 && len(folders) > 0 && left > 0; folders = folders[1:] {
-		before := l.sent
-		more, err := l.folder(join(r.Path, folders[0]), folders[0], left)
-		if err == nil {
-			folders = append(folders, more...)
-		}
-		left -= l.sent - before + 1
-	}
-	send(&wire.Response{ID: r.ID, Data: l.data})
-}
-
-// lister collects listings and sends them when they are large.
-type lister struct {
-	tree *tree
-	id   uint64
-	send func(*wire.Response)
-	data []byte
-	sent int // entries so far
-}
-
-// errTooLarge says that a folder has more entries than are wanted.
-var errTooLarge = errors.New("the folder is too large")
-
-// folder lists one folder and returns the paths of its sub-folders. A limit of 0 is none.
-func (l *lister) folder(path, name string, limit int) ([]string, error) {
-	t := l.tree
-	watched := t.watch(path)
+// entries lists a folder, with its own attributes as they were before. A limit of 0 is none.
+func (t *tree) entries(path string, watched bool, limit int) (self wire.Attr, list []wire.Entry, err error) {
 	fd, err := t.open(path, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
-		return nil, err
+		return self, nil, err
 	}
 	f := os.NewFile(uintptr(fd), "")
 	defer f.Close()
-	self, err := t.attrOf(fd, "")
-	if err != nil {
-		return nil, err
+	if self, err = t.attrOf(fd, ""); err != nil {
+		return self, nil, err
 	}
-	t.watched(&self, watched)
 	want := -1
 	if limit > 0 {
 		want = limit + 1
 	}
 	names, err := f.Readdirnames(want)
-	if err != nil && len(names) == 0 && limit == 0 {
-		return nil, err
+	if err != nil && !errors.Is(err, io.EOF) {
+		return self, nil, err
 	}
 	if limit > 0 && len(names) > limit {
-		return nil, errTooLarge
+		return self, nil, errTooLarge
 	}
 	slices.Sort(names) // as shells sort them: what is read next can be guessed
-	var folders []string
-	part := wire.Listing{Path: name, Folder: self}
 	for _, n := range names {
 		a, err := t.attrOf(fd, n)
 		if err != nil {
 			continue // gone meanwhile
 		}
-		if a.Mode&wire.TypeMask == wire.TypeFolder {
-			folders = append(folders, join(name, n))
-		}
 		t.watched(&a, t.watchedEntry(path, n, &a, watched))
-		part.Entries = append(part.Entries, wire.Entry{Name: n, Attr: a})
-		if len(part.Entries)*(wire.AttrSize+24)+len(l.data) > listingFrame {
-			part.Part = true
-			l.flush(&part)
-			part.Part, part.Entries = false, part.Entries[:0]
-		}
+		list = append(list, wire.Entry{Name: n, Attr: a})
 	}
-	l.sent += len(names)
-	l.data = part.Append(l.data)
-	return folders, nil
-}
-
-// flush sends what there is.
-func (l *lister) flush(part *wire.Listing) {
-	l.send(&wire.Response{ID: l.id, More: true, Data: part.Append(l.data)})
-	l.data = nil
+	return self, list, nil
 }

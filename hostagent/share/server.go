@@ -30,11 +30,15 @@ type Options struct {
 	// Folder is an absolute path.
 	Folder   string
 	ReadOnly bool
+	// State is a file for owners and modes of files that cannot keep them themselves; "": they are forgotten with the Server.
+	State string
 	// Watcher may be nil: what the guest was told holds for a moment only.
 	Watcher Watcher
 	// Journal may be nil. It is told of each change of the guest's, before and after, so that it is not taken for one of the host's.
 	Journal Journal
-	Logger  *slog.Logger
+	// Events may be nil: the guest is told of no changes.
+	Events Events
+	Logger *slog.Logger
 }
 
 // Journal tells changes of the guest's from those of the host's.
@@ -47,6 +51,7 @@ type Journal interface {
 type Server struct {
 	o    Options
 	tree *tree
+	feed *feed // nil without events
 	log  *slog.Logger
 
 	mu       sync.Mutex
@@ -55,12 +60,16 @@ type Server struct {
 
 // New opens the folder.
 func New(o Options) (*Server, error) {
-	t, err := openTree(o.Folder)
+	t, err := openTree(o.Folder, o.State)
 	if err != nil {
 		return nil, fmt.Errorf("share %q: %w", o.Folder, err)
 	}
 	t.watcher = o.Watcher
-	return &Server{o: o, tree: t, log: o.Logger, sessions: map[[16]byte]*session{}}, nil
+	s := &Server{o: o, tree: t, log: o.Logger, sessions: map[[16]byte]*session{}}
+	if o.Events != nil {
+		s.feed = newFeed(o.Events)
+	}
+	return s, nil
 }
 
 // Close forgets all sessions and closes the folder. Connections must have ended.
@@ -77,6 +86,7 @@ var errVersion = errors.New("the machine's image speaks another version of the s
 
 // connection is one transport of a session.
 type connection struct {
+	ctx     context.Context // done when it ends
 	server  *Server
 	session *session
 	conn    net.Conn
@@ -105,10 +115,12 @@ func (s *Server) Serve(ctx context.Context, conn net.Conn) error {
 	if err != nil {
 		return fmt.Errorf("greet the machine: %w", err)
 	}
-	c := &connection{server: s, session: ses, conn: conn, busy: make(chan struct{}, maxBusy)}
+	live, end := context.WithCancel(ctx)
+	c := &connection{ctx: live, server: s, session: ses, conn: conn, busy: make(chan struct{}, maxBusy)}
 	ses.attach(c, seen)
 	defer ses.detach(c)
 	defer c.work.Wait()
+	defer end()
 	for i := range c.writes {
 		queue := make(chan wire.Request, writeQueue)
 		c.writes[i] = queue
@@ -182,8 +194,13 @@ func (c *connection) receive(in io.Reader) error {
 
 // answer carries a request out and sends what came of it; a connection that is gone ends receive.
 func (c *connection) answer(r *wire.Request) {
-	if r.Op == wire.OpReaddir {
+	switch r.Op {
+	case wire.OpReaddir:
 		c.server.tree.readdir(r, c.send)
+		return
+	case wire.OpEvents:
+		res := c.server.events(c.ctx, r)
+		c.send(&res)
 		return
 	}
 	if !r.Op.Mutates() {

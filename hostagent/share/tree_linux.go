@@ -1,5 +1,7 @@
 // Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
 
+//go:build !osroot
+
 package share
 
 import (
@@ -8,13 +10,17 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/seed71221737/dev/vmimage/guest/share/wire"
 )
+
+// descriptor is an open file.
+type descriptor int
+
+func (d descriptor) close() { _ = unix.Close(int(d)) }
 
 // tree is a folder of the host's. Its methods take paths of the guest's.
 type tree struct {
@@ -24,22 +30,25 @@ type tree struct {
 	files   *files
 	// walk: the system cannot look a path up beneath a folder in one step.
 	walk atomic.Bool
-	// plain: the file system keeps no extended attributes; what they would say is kept in memory.
-	mu      sync.Mutex
-	virtual map[uint64]owner
+	// aside has owners and modes of files that keep no extended attributes.
+	aside *aside
 }
 
-func openTree(folder string) (*tree, error) {
+func openTree(folder, state string) (*tree, error) {
+	kept, err := openAside(state)
+	if err != nil {
+		return nil, err
+	}
 	fd, err := unix.Open(folder, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	return &tree{root: fd, owners: os.Geteuid() == 0, files: newFiles(), virtual: map[uint64]owner{}}, nil
+	return &tree{root: fd, owners: os.Geteuid() == 0, files: newFiles(), aside: kept}, nil
 }
 
 func (t *tree) close() error {
 	t.files.close()
-	return unix.Close(t.root)
+	return errors.Join(unix.Close(t.root), t.aside.close())
 }
 
 // errno is an error's number for the guest.
@@ -133,18 +142,6 @@ func (t *tree) in(path, name string, do func(dir int) error) error {
 
 const statMask = unix.STATX_BASIC_STATS | unix.STATX_BTIME
 
-// identity is a number for a file that no other one has, unless it has the same number, device and time of birth.
-func identity(dev, ino, born uint64) uint64 {
-	h := ino*0x9e3779b97f4a7c15 ^ dev*0xc2b2ae3d27d4eb4f ^ born*0x165667b19e3779f9
-	h ^= h >> 32
-	h *= 0xd6e8feb86659fd93
-	h ^= h >> 32
-	if h == 0 {
-		h = 1
-	}
-	return h
-}
-
 // attrOf are the attributes of a name in an open folder, or of the open file itself when name is "".
 func (t *tree) attrOf(fd int, name string) (wire.Attr, error) {
 	var st unix.Statx_t
@@ -208,7 +205,7 @@ func (h handle) close() {
 // find opens a file for looking at it and changing its attributes: by its identity where that is known and the file is in use, else by its path.
 func (t *tree) find(path string, ident uint64) (handle, error) {
 	if f := t.files.get(ident, false); f != nil {
-		return handle{f.fd, f, t}, nil
+		return handle{int(f.fd), f, t}, nil
 	}
 	fd, err := t.open(path, unix.O_PATH)
 	if err != nil {
@@ -230,7 +227,7 @@ func (t *tree) find(path string, ident uint64) (handle, error) {
 // content opens a regular file for reading or writing.
 func (t *tree) content(path string, ident uint64, write bool) (handle, error) {
 	if f := t.files.get(ident, write); f != nil {
-		return handle{f.fd, f, t}, nil
+		return handle{int(f.fd), f, t}, nil
 	}
 	fd, writable, err := t.openContent(path, write)
 	if err != nil {
@@ -250,8 +247,8 @@ func (t *tree) content(path string, ident uint64, write bool) (handle, error) {
 		_ = unix.Close(fd)
 		return handle{}, err
 	}
-	f := t.files.add(a.Ident, fd, writable)
-	return handle{f.fd, f, t}, nil
+	f := t.files.add(a.Ident, descriptor(fd), writable)
+	return handle{int(f.fd), f, t}, nil
 }
 
 // openContent opens for both, if it can. Where the host's user has no right that the machine's root would not ask for, the mode is lifted for a moment.

@@ -90,6 +90,9 @@ func (m *mount) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Cre
 
 // make makes a name in a folder.
 func (m *mount) make(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut, op wire.Op, fill func(*wire.Request)) fuse.Status {
+	if m.mine(h) {
+		return m.replayMake(h, name, out)
+	}
 	dir, r, status := m.inFolder(h, op, name)
 	if !status.Ok() {
 		return status
@@ -139,6 +142,9 @@ func (m *mount) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fus
 }
 
 func (m *mount) remove(cancel <-chan struct{}, h *fuse.InHeader, name string, op wire.Op) fuse.Status {
+	if m.mine(h) {
+		return m.replayRemove(h, name)
+	}
 	dir, r, status := m.inFolder(h, op, name)
 	if !status.Ok() {
 		return status
@@ -181,6 +187,9 @@ func (m *mount) unname(dir *node, name string) {
 
 // Rename moves a name, or exchanges two.
 func (m *mount) Rename(cancel <-chan struct{}, in *fuse.RenameIn, name, newName string) fuse.Status {
+	if m.mine(&in.InHeader) {
+		return m.replayRename(in, name, newName)
+	}
 	from, r, status := m.inFolder(&in.InHeader, wire.OpRename, name)
 	if !status.Ok() {
 		return status

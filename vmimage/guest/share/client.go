@@ -402,6 +402,9 @@ func (c *client) take(k *call, body []byte) error {
 	if k == nil {
 		return nil // nobody waits any more
 	}
+	if k.op == wire.OpEvents {
+		c.epoch.Add(1)
+	}
 	if k.each != nil && res.Errno == 0 {
 		k.each(&res)
 	}

@@ -101,6 +101,9 @@ func (n *node) pendingWrites() bool {
 
 // Lookup finds a name in a folder.
 func (m *mount) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	if m.mine(h) {
+		return m.replayLookup(h, name, out)
+	}
 	dir, r, status := m.inFolder(h, wire.OpLookup, name)
 	if !status.Ok() {
 		return status
@@ -208,6 +211,13 @@ func (m *mount) Forget(id, lookups uint64) {
 
 // GetAttr gives a file's attributes.
 func (m *mount) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	if m.mine(&in.InHeader) {
+		return m.replayAttr(&in.InHeader, false, out)
+	}
+	if in.NodeId == rootID && m.starting.Load() {
+		setAttr(&m.table.root.attr, &out.Attr)
+		return fuse.OK
+	}
 	n, r, status := m.request(&in.InHeader, wire.OpGetattr)
 	if n == nil {
 		if n, _, _ = m.node(in.NodeId); n == nil {
@@ -247,6 +257,9 @@ func (m *mount) attrOut(n *node, out *fuse.AttrOut) {
 
 // SetAttr changes attributes.
 func (m *mount) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	if m.mine(&in.InHeader) {
+		return m.replayAttr(&in.InHeader, true, out)
+	}
 	n, r, status := m.request(&in.InHeader, wire.OpSetattr)
 	if !status.Ok() {
 		return status

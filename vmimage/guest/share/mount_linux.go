@@ -12,10 +12,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/seed71221737/dev/vmimage/guest/replay"
 	"github.com/seed71221737/dev/vmimage/guest/share/wire"
 )
 
@@ -53,6 +55,10 @@ type mount struct {
 	dirtyMu sync.Mutex
 	dirty   []*node
 	notes   notes
+	// starting: there is no host yet to ask, and no program that does.
+	starting atomic.Bool
+	// player replays the host's file events; nil before the mount is complete.
+	player atomic.Pointer[replay.Player]
 }
 
 // Mount is a mounted share.
@@ -60,11 +66,11 @@ type Mount struct {
 	m      *mount
 	cancel context.CancelFunc
 	work   sync.WaitGroup
+	done   chan struct{} // closed when the kernel uses it no more
 }
 
 // New mounts a share that has no connection yet: programs that use it wait for one. Unmount ends it.
 func New(o Options) (*Mount, error) {
-	done   chan struct{} // closed when the kernel uses it no more
 	m := &mount{RawFileSystem: fuse.NewDefaultRawFileSystem(), o: o, client: newClient(), log: o.Log}
 	m.table = newTable(wire.Attr{Ident: 1, Mode: wire.TypeFolder | 0o755, Nlink: 2})
 	m.notes.wake = make(chan struct{}, 1)
@@ -94,6 +100,7 @@ func New(o Options) (*Mount, error) {
 	})
 	out.work.Go(func() { m.client.watch(ctx) })
 	out.work.Go(func() { m.notify(ctx) })
+	m.replayEvents(ctx, &out.work)
 	if o.ReadOnly {
 		if err := unix.Mount("", o.Target, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 			return nil, errors.Join(fmt.Errorf("mount share %q read-only: %w", o.Name, err), out.Unmount())
@@ -115,11 +122,6 @@ func raiseReadAhead(target string) {
 // Serve uses a connection to the host until it ends or ctx does, and closes it. A newer one takes its place.
 func (m *Mount) Serve(ctx context.Context, conn net.Conn) error { return m.m.client.serve(ctx, conn) }
 
-// Unmount ends the mount. Requests under way fail, and programs that still use it hear so.
-func (m *Mount) Unmount() error {
-	// Lazily: it goes from sight at once, and the server ends with the last user.
-	err := unix.Unmount(m.m.o.Target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	m.cancel()
 // ended says that it is mounted no more.
 func (m *Mount) ended() bool {
 	select {
@@ -130,6 +132,11 @@ func (m *Mount) ended() bool {
 	}
 }
 
+// Unmount ends the mount. Requests under way fail, and programs that still use it hear so.
+func (m *Mount) Unmount() error {
+	// Lazily: it goes from sight at once, and the server ends with the last user.
+	err := unix.Unmount(m.m.o.Target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	m.cancel()
 	if err != nil {
 		return fmt.Errorf("unmount %q: %w", m.m.o.Target, err)
 	}

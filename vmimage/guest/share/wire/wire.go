@@ -63,6 +63,7 @@ const (
 	OpTmpfile                   // Path, Mode → Attr: a file without a name
 	OpForget                    // Path, Ident; no response
 	OpPing                      // nothing → nothing
+	OpEvents                    // Offset: number of the last batch that was replayed → Value: number of this one, Data: events, which may take long to come
 	opEnd
 )
 

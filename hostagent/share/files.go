@@ -1,15 +1,11 @@
 // Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
 
-//go:build unix
-
 package share
 
 import (
 	"container/list"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Bounds of open files.
@@ -24,7 +20,7 @@ const (
 // file is an open regular file.
 type file struct {
 	ident    uint64
-	fd       int
+	fd       descriptor
 	writable bool
 	pinned   bool // it has no name: it stays until it is dropped
 	used     time.Time
@@ -62,12 +58,12 @@ func (c *files) get(ident uint64, write bool) *file {
 }
 
 // add takes an open file over and returns it, or the one that was there before it, for the caller to release.
-func (c *files) add(ident uint64, fd int, writable bool) *file {
+func (c *files) add(ident uint64, fd descriptor, writable bool) *file {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if old := c.byID[ident]; old != nil {
 		if old.writable || !writable {
-			_ = unix.Close(fd)
+			fd.close()
 			old.refs++
 			return old
 		}
@@ -78,7 +74,7 @@ func (c *files) add(ident uint64, fd int, writable bool) *file {
 	return c.insertLocked(ident, fd, writable, false)
 }
 
-func (c *files) insertLocked(ident uint64, fd int, writable, pinned bool) *file {
+func (c *files) insertLocked(ident uint64, fd descriptor, writable, pinned bool) *file {
 	f := &file{ident: ident, fd: fd, writable: writable, used: time.Now(), refs: 2}
 	f.at = c.order.PushFront(f)
 	c.byID[ident] = f
@@ -178,7 +174,7 @@ func (c *files) release(f *file) {
 
 func (c *files) unrefLocked(f *file) {
 	if f.refs--; f.refs == 0 {
-		_ = unix.Close(f.fd) // what a delayed write could say, fsync has said to who asked
+		f.fd.close() // what a delayed write could say, fsync has said to who asked
 	}
 }
 

@@ -1,0 +1,308 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed71221737/dev/vmimage/guest/share/wire"
+)
+
+// Player repeats a host's file events on one mount. Run is for one goroutine; Mine and Answer are safe for concurrent use.
+type Player struct {
+	root    int // the mount's root folder
+	device  uint32
+	picture Picture
+	log     *slog.Logger
+	proc    string
+
+	thread atomic.Uint32
+	mu     sync.Mutex
+	names  map[place]Answer // of the operation under way
+}
+
+// place is a name in a folder, by FUSE's number.
+type place struct {
+	folder uint64
+	name   string
+}
+
+// Answer is what the share's server must say of a name that an operation of the player's is about.
+type Answer struct {
+	// Absent: there is no such name.
+	Absent bool
+	// Expected: if the guest knows no such name, there is one all the same, of what the host has at Host now, or, if that is "" or nothing, of a made-up
+	// file with Mode. What a creation makes is the same.
+	Expected bool
+	Host     string
+	Mode     uint32
+}
+
+// New returns a player for a mount. root is a descriptor of its root folder, best of a clone of the mount that is writable and has no mounts on it
+// (open_tree); the caller closes it after Run has returned.
+func New(root int, p Picture, log *slog.Logger) (*Player, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(root, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, 0, &st); err != nil { // without asking the host, who may not be there yet
+		return nil, fmt.Errorf("replay file events: %w", err)
+	}
+	return &Player{root: root, device: st.Dev_major<<20 | st.Dev_minor, picture: p, log: log, proc: "/proc"}, nil
+}
+
+// Mine reports whether the player makes a request, by the thread that the FUSE header names.
+func (p *Player) Mine(thread uint32) bool { return thread != 0 && p.thread.Load() == thread }
+
+// Answer says what to answer to a request of the player's about a name in a folder; the zero Answer: what the guest knows.
+func (p *Player) Answer(folder uint64, name string) Answer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.names[place{folder, name}]
+}
+
+// Run replays batches of events until next fails, which it does when ctx is done, and returns that error.
+func (p *Player) Run(ctx context.Context, next func(ctx context.Context) ([]wire.Event, error)) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	p.thread.Store(uint32(unix.Gettid()))
+	defer p.thread.Store(0)
+	for {
+		events, err := next(ctx)
+		if err != nil {
+			return err
+		}
+		p.play(events)
+	}
+}
+
+// scanAgain is how long what programs watch is taken for granted within a batch.
+const scanAgain = 100 * time.Millisecond
+
+// play replays one batch.
+func (p *Player) play(events []wire.Event) {
+	// What is read from now on is new, even by who is woken by an earlier event of the batch.
+	for _, e := range events {
+		switch e.Kind {
+		case wire.Modified, wire.Attributes:
+			p.picture.Changed(e.Path)
+		}
+	}
+	seen, at := scan(p.proc, p.device), time.Now()
+	pl := newPlanner(p.picture, func(n Node) bool { return seen.has(n) }, events)
+	for i := 0; i < len(events); i++ {
+		if time.Since(at) > scanAgain {
+			seen, at = scan(p.proc, p.device), time.Now()
+		}
+		s, covered := pl.plan(i)
+		if s.do == compare {
+			p.compare(s.event.Path, seen)
+			continue
+		}
+		p.perform(s)
+		i += covered
+	}
+}
+
+// perform does one step. What cannot be repeated is made invalid.
+func (p *Player) perform(s step) {
+	e := s.event
+	if s.do == invalidate {
+		p.invalidate(e)
+		return
+	}
+	if s.do != create && s.do != remove && s.do != rename {
+		p.picture.Changed(e.Path) // its place may not have been known before
+	}
+	p.expect(s)
+	err := p.operate(s)
+	p.mu.Lock()
+	p.names = nil
+	p.mu.Unlock()
+	if err != nil {
+		p.log.Debug("replay file event", "event", e.String(), "error", err)
+		p.invalidate(e)
+		return
+	}
+	if s.do == rename {
+		p.settle(e.To)
+	}
+}
+
+// settle makes a name invalid that the move gave to another file than the host has there.
+func (p *Player) settle(path string) {
+	have, known := p.picture.Node(path)
+	host, there := p.picture.Host(path)
+	if known && there && have.Ident == host.Ident {
+		return
+	}
+	p.picture.Gone(path)
+}
+
+func (p *Player) invalidate(e wire.Event) {
+	switch e.Kind {
+	case wire.Modified, wire.Attributes, wire.Closed:
+		p.picture.Changed(e.Path)
+	case wire.Moved:
+		p.picture.Gone(e.Path)
+		p.picture.Gone(e.To)
+	default:
+		p.picture.Gone(e.Path)
+	}
+}
+
+// expect says what the operation's names are to the server.
+func (p *Player) expect(s step) {
+	names := map[place]Answer{}
+	mode := s.mode()
+	switch s.do {
+	case create:
+		names[p.place(s.event.Path)] = Answer{Absent: true, Expected: true, Host: s.host, Mode: mode}
+	case rename:
+		names[p.place(s.event.Path)] = Answer{Expected: true, Host: s.host, Mode: mode}
+		if !s.replaced {
+			names[p.place(s.event.To)] = Answer{Absent: true}
+		}
+	default:
+		names[p.place(s.event.Path)] = Answer{Expected: true, Host: s.event.Path, Mode: mode}
+	}
+	p.mu.Lock()
+	p.names = names
+	p.mu.Unlock()
+}
+
+// mode is the type of a file of which nothing else may be known.
+func (s step) mode() uint32 {
+	switch {
+	case s.do != create && s.node.Mode != 0:
+		return s.node.Mode
+	case s.event.Dir:
+		return wire.TypeFolder | 0o755
+	}
+	return wire.TypeRegular | 0o644
+}
+
+func (p *Player) place(path string) place {
+	folder, name := split(path)
+	n, _ := p.picture.Node(folder)
+	return place{n.ID, name}
+}
+
+// operate does what tells the watches, as many times as it takes: a signal may end a request.
+func (p *Player) operate(s step) error {
+	const attempts = 10
+	var err error
+	for range attempts {
+		if err = p.once(s); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	return err
+}
+
+func (p *Player) once(s step) error {
+	path := s.event.Path
+	switch s.do {
+	case create:
+		return p.create(path, s)
+	case modify:
+		return p.setTimes(path, true)
+	case touch, rewrite:
+		return p.reopen(path, s.do == rewrite)
+	case setAttributes:
+		return p.setTimes(path, false)
+	case remove:
+		if dir := s.event.Dir || s.node.dir(); dir {
+			return unix.Unlinkat(p.root, path, unix.AT_REMOVEDIR)
+		}
+		return unix.Unlinkat(p.root, path, 0)
+	case rename:
+		return unix.Renameat(p.root, path, p.root, s.event.To)
+	}
+	return fmt.Errorf("replay: no action %d", s.do)
+}
+
+// create makes what the host has.
+func (p *Player) create(path string, s step) error {
+	mode := s.mode()
+	if s.host != "" {
+		if n, ok := p.picture.Host(s.host); ok {
+			mode = n.Mode
+		}
+	}
+	switch mode & wire.TypeMask {
+	case wire.TypeFolder:
+		return unix.Mkdirat(p.root, path, mode&0o7777)
+	case wire.TypeSymlink:
+		return unix.Symlinkat("target", p.root, path)
+	case wire.TypeRegular, unix.S_IFIFO, unix.S_IFSOCK:
+		return unix.Mknodat(p.root, path, mode, 0)
+	}
+	return unix.Mknodat(p.root, path, unix.S_IFREG|mode&0o777, 0) // a device, which the share does not let be made
+}
+
+// times are any: the server answers with those of the host.
+func times(modifiedOnly bool) []unix.Timespec {
+	t := []unix.Timespec{{Sec: 1}, {Sec: 1}}
+	if modifiedOnly {
+		t[0] = unix.Timespec{Nsec: unix.UTIME_OMIT}
+	}
+	return t
+}
+
+func (p *Player) setTimes(path string, modifiedOnly bool) error {
+	if path == "" {
+		path = "."
+	}
+	return unix.UtimesNanoAt(p.root, path, times(modifiedOnly), unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// reopen opens a file for writing and closes it, as who writes it does. One that is being run cannot be opened; its change is told all the same.
+func (p *Player) reopen(path string, modified bool) error {
+	fd, err := unix.Openat(p.root, path, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		if modified {
+			return p.setTimes(path, true)
+		}
+		return err
+	}
+	if modified {
+		err = unix.UtimesNanoAt(fd, "", times(true), unix.AT_EMPTY_PATH)
+	}
+	return errors.Join(err, unix.Close(fd))
+}
+
+// compare tells of names in a folder that are gone, or are another file's. What came is told by events of its own.
+func (p *Player) compare(folder string, seen watches) {
+	parent, known := p.picture.Node(folder)
+	if !known {
+		return
+	}
+	p.picture.Changed(folder)
+	for _, name := range p.picture.Names(folder) {
+		path := join(folder, name)
+		have, _ := p.picture.Node(path)
+		if host, there := p.picture.Host(path); there && host.Ident == have.Ident {
+			continue
+		}
+		e := wire.Event{Kind: wire.Deleted, Path: path, Dir: have.dir()}
+		s := step{event: e, node: have}
+		if parent.ID != 0 && (seen.has(parent) || seen.has(have)) {
+			s.do = remove
+		}
+		p.perform(s)
+	}
+}
+
+func join(folder, name string) string {
+	if folder == "" {
+		return name
+	}
+	return folder + "/" + name
+}
