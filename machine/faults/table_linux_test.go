@@ -62,6 +62,42 @@ func table() []fault {
 			Promise: "it is started again each time and serves the same socket",
 		},
 		{
+			Name: "suspended", Group: "Saved memory", What: "the machine is suspended with a container", How: "`dev machine suspend`, then `resume`", produce: suspended,
+			Promise: "the container is the same, not one started anew; no VM runs meanwhile",
+		},
+		{
+			Name: "kill-cli-at-suspend", Group: "Saved memory", What: "the command is killed", How: "`kill -9` of `dev machine suspend` at four moments", produce: killAtSuspend(""), Slow: true,
+			Promise: "the agent goes on; the next `start` has the machine with its containers",
+		},
+		{
+			Name: "kill-agent-at-suspend", Group: "Saved memory", What: "the host agent is killed", How: "`kill -9` at four moments of a suspend", produce: killAtSuspend("hostagent"), Slow: true,
+			Promise: "either the state is whole and used, or the machine boots; what was synced is there",
+		},
+		{
+			Name: "kill-vm-at-suspend", Group: "Saved memory", What: "the VM's process is killed", How: "`kill -9` at four moments of a suspend", produce: killAtSuspend("qemu-system"), Slow: true,
+			Promise: "as above",
+		},
+		{
+			Name: "kill-cli-at-resume", Group: "Saved memory", What: "the command is killed", How: "`kill -9` of `dev machine resume` at four moments", produce: killAtResume(""), Slow: true,
+			Promise: "the agent goes on; the next `start` waits for it",
+		},
+		{
+			Name: "kill-agent-at-resume", Group: "Saved memory", What: "the host agent is killed", How: "`kill -9` at four moments of a resume", produce: killAtResume("hostagent"), Slow: true,
+			Promise: "a state is used once: either it was not begun with and is used now, or the machine boots from its disk",
+		},
+		{
+			Name: "kill-vm-at-resume", Group: "Saved memory", What: "the VM's process is killed", How: "`kill -9` at four moments of a resume", produce: killAtResume("qemu-system"), Slow: true,
+			Promise: "as above",
+		},
+		{
+			Name: "bad-state", Group: "Saved memory", What: "the saved memory is torn, damaged, empty, or of another disk", How: "the file is truncated or changed; the disk is replaced by a copy", produce: badState,
+			Promise: "it is dropped with one line that says why, and the machine boots from its disk",
+		},
+		{
+			Name: "used-state", Group: "Saved memory", What: "an old state comes back", How: "a state is copied, used, the VM killed, and the copy put back", produce: usedState,
+			Promise: "it is not used a second time: the disk has gone on",
+		},
+		{
 			Name: "two-starts", Group: "Two at once", What: "two terminals start the machine", How: "two `dev machine start` at the same moment", produce: twoStarts,
 			Promise: "both succeed; one agent and one VM run",
 		},
@@ -72,6 +108,10 @@ func table() []fault {
 		{
 			Name: "guest-disk-full", Group: "Disks", What: "the machine's disk is full", How: "a container fills it to the last byte", produce: fullGuestDisk,
 			Promise: "the writer is told; the engine goes on answering; the machine says what is full and what to do; after freeing all works",
+		},
+		{
+			Name: "host-disk-full", Group: "Disks", What: "the host's disk is full", How: "the machine's folder is on a small file system that a container's writes fill", produce: hostDiskFull, Slow: true,
+			Promise: "the VM stands still rather than see broken disks, and the machine says why; after freeing it goes on by itself, and the container has not noticed",
 		},
 		{
 			Name: "guest-out-of-memory", Group: "Memory and time", What: "the machine's memory is used up", How: "a container fills a tmpfs larger than the machine", produce: guestOutOfMemory,
