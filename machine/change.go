@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/crypto/ssh"
 
@@ -30,7 +31,7 @@ func (m *Machine) Edit(ctx context.Context, change func(*Spec) error) (restart b
 		if err := change(&next); err != nil {
 			return err
 		}
-		if err := m.checkChange(next); err != nil {
+		if err := errors.Join(m.checkChange(next), m.checkSuspended(next)); err != nil {
 			return err
 		}
 		if err := m.store.accept(ctx, m.Name, m.store.Drivers[next.Driver], next); err != nil {
@@ -44,6 +45,26 @@ func (m *Machine) Edit(ctx context.Context, change func(*Spec) error) (restart b
 		return err
 	})
 	return restart, err
+}
+
+// checkSuspended refuses what would cost a suspended machine all that runs in it.
+func (m *Machine) checkSuspended(next Spec) error {
+	state := m.Saved()
+	if state == nil || !state.Suspended {
+		return nil
+	}
+	was, err := SpecFacts(m.Spec)
+	if err != nil {
+		return err
+	}
+	facts, err := SpecFacts(next)
+	if err != nil {
+		return err
+	}
+	if slices.Equal(was, facts) && next.DiskMiB == m.Spec.DiskMiB && len(next.Shares) == len(m.Spec.Shares) {
+		return nil
+	}
+	return &ChangeError{m.Name, "a suspended machine", fmt.Sprintf("what runs in it would be lost: first `dev machine stop %s`, or resume it", m.Name)}
 }
 
 func (m *Machine) checkChange(next Spec) error {

@@ -4,7 +4,11 @@
 
 package machine
 
-import "syscall"
+import (
+	"fmt"
+	"os"
+	"syscall"
+)
 
 // detached starts a process in a session of its own: the terminal's signals do not reach it, and it outlives the terminal.
 func detached() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
@@ -14,5 +18,7 @@ func background() *syscall.SysProcAttr { return detached() }
 
 // giveWay lets a process run only when nothing else wants to.
 func giveWay(pid int) {
-	_ = syscall.Setpriority(syscall.PRIO_PROCESS, pid, 19) // it only takes longer for the others otherwise
+	// Otherwise the others only take longer. Linux weighs sessions against each other first.
+	_ = syscall.Setpriority(syscall.PRIO_PROCESS, pid, 19)
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), []byte("19"), 0)
 }

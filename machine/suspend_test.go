@@ -104,7 +104,6 @@ func (a *standInAgent) sleep(ctx context.Context, vm hostagent.VM, order string)
 	}
 }
 
-
 // cameUp is how the machine came up last.
 func (h *home) cameUp(m *machine.Machine, want string) {
 	h.t.Helper()
@@ -150,6 +149,10 @@ func TestSuspendAndResume(t *testing.T) {
 		h.cameUp(m, "restored")
 	}
 	h.must(m.Suspend(h.ctx(), nil))
+	var refused *machine.ChangeError
+	if _, err := m.Edit(h.ctx(), func(s *machine.Spec) error { s.CPUs++; return nil }); !errors.As(err, &refused) {
+		t.Errorf("Edit of a suspended machine: %v", err)
+	}
 	h.must(m.Start(h.ctx(), nil))
 	h.phase(m, machine.PhaseRunning)
 	h.marked(m)

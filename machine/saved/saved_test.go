@@ -147,6 +147,15 @@ func TestWriteFails(t *testing.T) {
 		"silent": func() error {
 			return Write(t.Context(), name, nil, 0, func(io.Writer) error { return nil })
 		},
+		"no room": func() error {
+			huge := ram{bytes.NewReader(someMemory()), []Extent{{0, 1 << 60}}}
+			err := Write(t.Context(), name, huge, ramSize, func(io.Writer) error { return nil })
+			var space *SpaceError
+			if !errors.As(err, &space) {
+				t.Errorf("no room: %v", err)
+			}
+			return err
+		},
 		"cancelled": func() error {
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()

@@ -10,9 +10,12 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/seed71221737/dev/machine/sparse"
 )
 
 // Memory is a guest's memory as it is read for saving: a file that may have holes.
@@ -98,6 +101,9 @@ func (w *writer) memory(ctx context.Context, m Memory, size int64) error {
 	if extents == nil {
 		extents = []Extent{{0, size}}
 	}
+	if err := w.room(extents); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	numbers := make(chan uint32)
 	g.Go(func() error {
@@ -123,6 +129,35 @@ func (w *writer) memory(ctx context.Context, m Memory, size int64) error {
 		})
 	}
 	return g.Wait()
+}
+
+// spare is how much of the disk saving leaves to others, in bytes.
+const spare = 256 << 20
+
+// SpaceError says that the memory does not fit on the host's disk.
+type SpaceError struct {
+	Dir        string
+	Need, Free int64 // bytes
+}
+
+func (e *SpaceError) Error() string {
+	return fmt.Sprintf("save the machine's memory: it may need %d MiB in %q, where %d MiB are free", (e.Need+spare)>>20, e.Dir, e.Free>>20)
+}
+
+// Hint names the next step.
+func (e *SpaceError) Hint() string { return "free space there; `dev machine df` shows what machines take up" }
+
+// room says whether there is room for these parts of the memory. A disk that does not tell may still be full when it is written to.
+func (w *writer) room(extents []Extent) error {
+	var need int64
+	for _, e := range extents {
+		need += e.End - e.Begin
+	}
+	dir := filepath.Dir(w.f.Name())
+	if free, err := sparse.Free(dir); err == nil && free < need+spare {
+		return &SpaceError{Dir: dir, Need: need, Free: free}
+	}
+	return nil
 }
 
 // chunksOf are the numbers of the chunks that the extents touch.
