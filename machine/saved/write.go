@@ -145,7 +145,9 @@ func (e *SpaceError) Error() string {
 }
 
 // Hint names the next step.
-func (e *SpaceError) Hint() string { return "free space there; `dev machine df` shows what machines take up" }
+func (e *SpaceError) Hint() string {
+	return "free space there; `dev machine df` shows what machines take up"
+}
 
 // room says whether there is room for these parts of the memory. A disk that does not tell may still be full when it is written to.
 func (w *writer) room(extents []Extent) error {
