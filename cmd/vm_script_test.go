@@ -62,6 +62,7 @@ func TestVMScript(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	enginetest.BusyboxImage(t, c, "busybox:test")
+	broken, other := imageWithoutKernel(t, image), imageWithOtherName(t, image)
 	params := testscript.Params{
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
@@ -72,6 +73,8 @@ func TestVMScript(t *testing.T) {
 			}
 			e.Setenv("DEV", program)
 			e.Setenv("SHARED", shared)
+			e.Setenv("BROKEN", broken)
+			e.Setenv("OTHER", other)
 			e.Setenv("SOCKET", socket)
 			e.Setenv("MACHINE", filepath.Join(home, "h", "machines", "box"))
 			e.Setenv("DOCKER", os.Getenv("DEV_TEST_DOCKER"))
@@ -83,7 +86,7 @@ func TestVMScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"eventually": eventually, "get": get},
 	}
 	// The scripts of a folder run side by side; what ends the machine is for none of them.
-	for _, dir := range []string{"testdata/vm", "testdata/vm/suspend", "testdata/vm/restart"} {
+	for _, dir := range []string{"testdata/vm", "testdata/vm/suspend", "testdata/vm/restart", "testdata/vm/upgrade"} {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			params.Dir = dir
 			testscript.Run(t, params)

@@ -50,6 +50,7 @@ func (m *Machine) launch(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the agent's log: %w", err)
 	}
+	m.logBegin, m.consoleBegin = begin, sizeOf(m.Dir.Console())
 	command := m.agentCommand()
 	cmd := exec.Command(command[0], command[1:]...) // not with ctx: the agent outlives this command
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = string(m.Dir), log, log, detached()
@@ -144,6 +145,19 @@ func (m *Machine) killAgent(ctx context.Context) error {
 		return fmt.Errorf("end the host agent of machine %q: a process that is not known holds %q: %w", m.Name, m.Dir.RunLock(), err)
 	}
 	return nil
+}
+
+// said are the last lines of console and log since this process started the agent; of all times, where it did not.
+func (m *Machine) said() (console, log []string) {
+	return lastLines(m.Dir.Console(), m.consoleBegin, logLines), lastLines(m.Dir.AgentLog(), m.logBegin, logLines)
+}
+
+func sizeOf(name string) int64 {
+	info, err := os.Stat(name)
+	if err != nil {
+		return 0 // there is none yet
+	}
+	return info.Size()
 }
 
 // rotate puts a log aside that has become large.

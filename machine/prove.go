@@ -127,8 +127,6 @@ func (m *Machine) withLines(err error) error {
 	if errors.As(err, &failed) {
 		return err
 	}
-	return &StartError{
-		Name: m.Name, Err: err, LogFile: m.Dir.AgentLog(),
-		Console: lastLines(m.Dir.Console(), 0, logLines), Log: lastLines(m.Dir.AgentLog(), 0, logLines),
-	}
+	console, log := m.said()
+	return &StartError{Name: m.Name, Err: err, LogFile: m.Dir.AgentLog(), Console: console, Log: log}
 }

@@ -157,6 +157,7 @@ func TestDocumented(t *testing.T) {
 	files := []string{
 		d.Spec(), d.ID(), d.Ports(), d.RunLock(), d.DataDisk(), d.Seed(), d.SSHKey(), d.SSHKey() + ".pub", d.HostKey(), d.HostKey() + ".pub", d.KnownHosts(),
 		d.Console(), d.AgentLog(), d.file("agent.sock"), d.file("docker.sock"), d.Network(), d.Monitor(), d.TLS() + "/", d.Lock(),
+		d.Journal(), d.Snapshots() + "/", d.file(newDisk),
 	}
 	for _, name := range []string{caName, caKeyName, clientName, clientKeyName, serverName, serverKeyName} {
 		files = append(files, filepath.Join(d.TLS(), name))

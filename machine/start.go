@@ -187,7 +187,7 @@ func (m *Machine) follow(ctx context.Context, sink Sink, begin time.Time) error 
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("wait for machine %q, which goes on starting: %w", m.Name, err)
 		}
-		return m.startError(m.endedWhileStarting(streamErr), stage)
+		return m.startError(m.endedWhileStarting(ctx, streamErr), stage)
 	}
 	if last.Text != "" && cause == "" {
 		cause = last.Text
@@ -209,11 +209,13 @@ func (m *Machine) awaitFailed(ctx context.Context) {
 }
 
 // endedWhileStarting is the error of an event stream that ended before the start did.
-func (m *Machine) endedWhileStarting(err error) error {
+func (m *Machine) endedWhileStarting(ctx context.Context, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("the engine did not answer within %s", startPatience)
 	}
-	return &agentEndedError{exit: errors.New("while the machine was starting"), lines: lastLines(m.Dir.AgentLog(), 0, logLines)}
+	m.awaitFailed(ctx) // its last words are why
+	_, log := m.said()
+	return &agentEndedError{exit: errors.New("while the machine was starting"), lines: log}
 }
 
 // tell passes an event of the agent on.
@@ -247,8 +249,6 @@ func (m *Machine) startError(err error, stage hostagent.Stage) error {
 	if errors.As(err, &check) || errors.As(err, &missing) || errors.As(err, &busy) || errors.As(err, &upgrade) {
 		return err
 	}
-	return &StartError{
-		Name: m.Name, Stage: stage, Err: err, LogFile: m.Dir.AgentLog(),
-		Console: lastLines(m.Dir.Console(), 0, logLines), Log: lastLines(m.Dir.AgentLog(), 0, logLines),
-	}
+	console, log := m.said()
+	return &StartError{Name: m.Name, Stage: stage, Err: err, LogFile: m.Dir.AgentLog(), Console: console, Log: log}
 }

@@ -38,6 +38,8 @@ type Machine struct {
 	Spec     Spec
 	Problems []error
 	store    *Store
+	// logBegin and consoleBegin are how large the logs were when this process started the agent.
+	logBegin, consoleBegin int64
 }
 
 func (s *Store) dir(name string) Dir { return Dir(filepath.Join(s.Dir, name)) }
