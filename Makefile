@@ -56,11 +56,13 @@ demo-vm: deps engine build ## the example in a virtual machine under QEMU, with 
 	$(GO) run ./hack/demo -vm
 
 test: deps peers ## everything that proves the product; says at the end what ran and what was skipped
-	DEV_TEST_COMPOSE='$(CURDIR)/dist/peers/docker-compose' DEV_TEST_DOCKER='$(CURDIR)/dist/peers/docker' $(GO) run ./hack/check
+	DEV_TEST_COMPOSE='$(CURDIR)/dist/peers/docker-compose' DEV_TEST_DOCKER='$(CURDIR)/dist/peers/docker' DEV_TEST_TESTCONTAINERS='$(CURDIR)/dist/peers/testcontainers' $(GO) run ./hack/check
 
-peers: ## build docker compose and the docker CLI into dist/peers, for the tests and benchmarks that compare with them
+peers: ## build docker compose, the docker CLI and a program with testcontainers-go into dist/peers, for the tests and benchmarks that use them
 	@[ -x dist/peers/docker-compose ] || { mkdir -p dist/peers; \
 		GOBIN='$(CURDIR)/dist/peers' $(GO) install -trimpath -ldflags '-s -w -X github.com/docker/compose/v5/internal.Version=v5.0.2' $(PEER) && mv dist/peers/cmd dist/peers/docker-compose; }
+	@[ -x dist/peers/testcontainers ] || (cd engine/enginetest/testcontainers && $(GO) test -c -trimpath -ldflags '-s -w' -o '$(CURDIR)/dist/peers/testcontainers' .) || \
+		echo 'peers: the program with testcontainers-go could not be built: its test is skipped'
 	@[ -x dist/peers/docker ] || hack/docker-cli.sh dist/peers/docker || echo 'peers: the docker CLI could not be built: its tests are skipped'
 
 cross: lazyschema ## cross-compile for linux, darwin and windows on amd64 and arm64 into dist/, and vet the tests for each system

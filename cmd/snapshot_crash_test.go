@@ -112,7 +112,9 @@ volumes: {data: }
 // snapshot is there, and saving again works.
 func TestKilledSnapshot(t *testing.T) {
 	for _, network := range []string{"unix", "tcp"} {
-		t.Run(network, func(t *testing.T) { testKilledSnapshot(t, newProject(t, "killedsave", crashProject), newKiller(t, network)) })
+		t.Run(network, func(t *testing.T) {
+			testKilledSnapshot(t, newProject(t, "killedsave", crashProject), newKiller(t, network))
+		})
 	}
 }
 
@@ -144,7 +146,9 @@ func testKilledSnapshot(t *testing.T, p *project, k *killer) {
 // what was there before is brought back by the snapshot that the hint names.
 func TestKilledRestore(t *testing.T) {
 	for _, network := range []string{"unix", "tcp"} {
-		t.Run(network, func(t *testing.T) { testKilledRestore(t, newProject(t, "killedrestore", crashProject), newKiller(t, network)) })
+		t.Run(network, func(t *testing.T) {
+			testKilledRestore(t, newProject(t, "killedrestore", crashProject), newKiller(t, network))
+		})
 	}
 }
 

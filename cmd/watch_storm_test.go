@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -35,7 +36,7 @@ func (h *heard) String() string {
 // until waits until something has come about.
 func until(t *testing.T, what string, come func() bool) {
 	t.Helper()
-	for end := time.Now().Add(3 * time.Minute); !come(); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(8 * time.Minute); !come(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("did not come about: " + what)
 		}
@@ -48,7 +49,14 @@ func TestWatchStorm(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes 20,000 files")
 	}
-	const files, folders = 20_000, 200
+	files, folders := 20_000, 200
+	if text := os.Getenv("DEV_TEST_STORM"); text != "" { // such as 100000: a checkout of a large repository
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files, folders = n, n/100
+	}
 	p := newProject(t, "storm", `
 services:
   web:
