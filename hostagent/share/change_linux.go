@@ -92,22 +92,39 @@ func (t *tree) create(dir int, r *wire.Request) (made bool, err error) {
 	if err := t.claim(dir, fd, r, wire.TypeRegular|r.Mode&0o7777); err != nil {
 		return false, errors.Join(err, unix.Close(fd), unix.Unlinkat(dir, r.Name, 0))
 	}
-	return true, t.keep(fd)
+	return true, t.begin(fd, r)
+}
+
+// begin gives a file what came with its making: contents, owner and times.
+func (t *tree) begin(fd int, r *wire.Request) error {
+	_, err := writeAll(fd, r.Data, int64(r.Offset))
+	if err == nil && r.Valid != 0 {
+		err = t.setOwner(fd, r)
+	}
+	if err == nil && r.Valid&(wire.SetAtime|wire.SetMtime|wire.SetAtimeNow|wire.SetMtimeNow) != 0 {
+		err = setTimes(fd, r)
+	}
+	if err != nil {
+		return errors.Join(err, unix.Close(fd))
+	}
+	return t.keep(fd)
 }
 
 // reopen takes a file that is there, though the guest believed that it is not.
 func (t *tree) reopen(dir int, r *wire.Request, flags int) error {
-	if r.Flags&wire.FlagTruncate == 0 {
+	if r.Flags&wire.FlagTruncate == 0 && len(r.Data) == 0 {
 		return nil
 	}
 	fd, err := unix.Openat(dir, r.Name, flags, 0)
 	if err != nil {
 		return err
 	}
-	if err := unix.Ftruncate(fd, 0); err != nil {
-		return errors.Join(err, unix.Close(fd))
+	if r.Flags&wire.FlagTruncate != 0 {
+		if err := unix.Ftruncate(fd, 0); err != nil {
+			return errors.Join(err, unix.Close(fd))
+		}
 	}
-	return t.keep(fd)
+	return t.begin(fd, r)
 }
 
 // keep hands an open file to the cache.

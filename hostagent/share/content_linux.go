@@ -55,15 +55,8 @@ func (t *tree) write(r *wire.Request, res *wire.Response) error {
 		}
 		at = st.Size
 	}
-	for data := r.Data; len(data) > 0; {
-		n, err := unix.Pwrite(h.fd, data, at)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		data, at = data[n:], at+int64(n)
+	if at, err = writeAll(h.fd, r.Data, at); err != nil {
+		return err
 	}
 	if r.Flags&wire.FlagKillSUID != 0 {
 		if err := t.setOwner(h.fd, &wire.Request{Valid: wire.KillSUID}); err != nil {
@@ -72,6 +65,21 @@ func (t *tree) write(r *wire.Request, res *wire.Response) error {
 	}
 	res.Value = uint64(at)
 	return t.after(h, r, res)
+}
+
+// writeAll writes all of data and returns where it ends.
+func writeAll(fd int, data []byte, at int64) (int64, error) {
+	for len(data) > 0 {
+		n, err := unix.Pwrite(fd, data, at)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return at, err
+		}
+		data, at = data[n:], at+int64(n)
+	}
+	return at, nil
 }
 
 // after gives a file's attributes once its contents were changed.

@@ -135,14 +135,12 @@ func (p *Player) perform(s step) {
 	}
 }
 
-// settle makes a name invalid that the move gave to another file than the host has there.
+// settle makes a name invalid that the move gave to another file than the host has there. That it is not there any more is told by an event to come.
 func (p *Player) settle(path string) {
 	have, known := p.picture.Node(path)
-	host, there := p.picture.Host(path)
-	if known && there && have.Ident == host.Ident {
-		return
+	if host, there := p.picture.Host(path); there && (!known || have.Ident != host.Ident) {
+		p.picture.Gone(path)
 	}
-	p.picture.Gone(path)
 }
 
 func (p *Player) invalidate(e wire.Event) {

@@ -3,6 +3,9 @@
 package share
 
 import (
+	"sync"
+	"time"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
@@ -21,6 +24,9 @@ func (m *mount) made(dir *node, name string, k *call, out *fuse.EntryOut) {
 	}
 	m.folderChanged(dir, &k.res.Parent)
 	dir.list.add(name, &k.res.Attr)
+	if k.op == wire.OpMkdir {
+		n.madeIn, n.madeBy = t.now()+laterFor, n.attr.UID
+	}
 	m.entry(n, t.validFor(n.until), out)
 }
 
@@ -46,14 +52,69 @@ func (m *mount) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, o
 	if in.Flags&unix.O_TRUNC != 0 {
 		r.Flags |= wire.FlagTruncate
 	}
+	if m.createLater(dir, name, &r, &out.EntryOut) {
+		out.OpenFlags = fuse.FOPEN_KEEP_CACHE
+		return fuse.OK
+	}
 	k, errno := m.client.do(cancel, &r)
 	if errno != 0 {
 		return m.refused(dir, errno)
 	}
 	m.made(dir, name, k, &out.EntryOut)
+	m.allow(dir, r.UID)
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE
 	return fuse.OK
 }
+
+// laterFor is how long after the host has allowed a file to be made in a folder further ones are made without waiting.
+const laterFor = 10 * time.Second
+
+// allow notes that the host lets a user make files in a folder.
+func (m *mount) allow(dir *node, uid uint32) {
+	m.table.mu.Lock()
+	defer m.table.mu.Unlock()
+	dir.madeIn, dir.madeBy = m.table.now()+laterFor, uid
+}
+
+// createLater makes a file here at once, and on the host together with what is written to it: whoever closes it hears whether that went well. It is done where
+// nothing but a full disk is in the way: the folder's contents are known, the name is free, and the host has just allowed the same.
+func (m *mount) createLater(dir *node, name string, r *wire.Request, out *fuse.EntryOut) bool {
+	t := m.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.now() > dir.madeIn || dir.madeBy != r.UID || !t.fresh(dir) || dir.children[name] != nil || dir.attr.Flags&wire.Watched == 0 {
+		return false
+	}
+	if _, ok := dir.list.find(name); ok {
+		return false
+	}
+	now := time.Now().UnixNano()
+	gid := r.GID
+	if dir.attr.Mode&unix.S_ISGID != 0 {
+		gid = dir.attr.GID
+	}
+	t.made++
+	a := wire.Attr{Ident: madeHere | t.made, Ino: firstMade + t.made, Atime: now, Mtime: now, Ctime: now, Mode: wire.TypeRegular | r.Mode&0o7777, Nlink: 1, UID: r.UID, GID: gid, Flags: wire.Watched}
+	n := t.nodeFor(dir, name, &a)
+	delete(t.idents, a.Ident)
+	t.learn(n, &a)
+	dir.list.add(name, &a)
+	p := &n.pending
+	p.cond, p.used, p.create, p.in, p.dirty = sync.NewCond(&p.mu), true, r, place{dir, name}, true
+	dir.making++
+	m.holdDirty(n)
+	m.entry(n, longValid, out)
+	out.SetAttrTimeout(longValid) // what is not known yet, its times, the kernel asks for when it was written to, or is told to
+	return true
+}
+
+const (
+	// madeHere marks identities that the host does not know.
+	madeHere = 1 << 63
+	// firstMade is where numbers of files begin that are made here before the host has given them one. They keep them, so that programs see one number; few hosts
+	// have numbers as large.
+	firstMade = 1 << 48
+)
 
 // refused notes that a folder is not as it was believed to be.
 func (m *mount) refused(dir *node, errno uint16) fuse.Status {
@@ -123,12 +184,15 @@ func (m *mount) Symlink(cancel <-chan struct{}, h *fuse.InHeader, to, name strin
 
 // Link gives a file a further name.
 func (m *mount) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	if n, _, _ := m.node(in.Oldnodeid); n != nil {
+		m.settle(n, false)
+	}
 	n, path, _ := m.node(in.Oldnodeid)
 	if n == nil {
 		return fuse.ENOENT
 	}
-	m.settle(n, false)
-	return m.make(cancel, &in.InHeader, name, out, wire.OpLink, func(r *wire.Request) { r.Path2, r.Ident = path, n.ident })
+	ident := m.identOf(n)
+	return m.make(cancel, &in.InHeader, name, out, wire.OpLink, func(r *wire.Request) { r.Path2, r.Ident = path, ident })
 }
 
 // Unlink removes a name.

@@ -48,6 +48,8 @@ type call struct {
 	then func(*call)
 	done chan struct{}
 	sent bool
+	// guessed: the kernel was told attributes that the host had not given yet.
+	guessed bool
 }
 
 // client carries requests to the host over one connection after another.

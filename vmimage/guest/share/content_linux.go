@@ -118,18 +118,19 @@ func (m *mount) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekO
 
 // CopyFileRange copies between files on the host.
 func (m *mount) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
-	from, r, status := m.request(&in.InHeader, wire.OpCopy)
+	_, r, status := m.request(&in.InHeader, wire.OpCopy)
 	if !status.Ok() {
 		return 0, status
+	}
+	if to, _, _ := m.node(in.NodeIdOut); to != nil {
+		m.settle(to, false)
 	}
 	to, path, _ := m.node(in.NodeIdOut)
 	if to == nil {
 		return 0, fuse.ENOENT
 	}
-	m.settle(from, false)
-	m.settle(to, false)
 	m.dropFetched(to)
-	r.Offset, r.Path2, r.Ident2, r.Offset2, r.Size = in.OffIn, path, to.ident, in.OffOut, in.Len
+	r.Offset, r.Path2, r.Ident2, r.Offset2, r.Size = in.OffIn, path, m.identOf(to), in.OffOut, in.Len
 	k, errno := m.client.do(cancel, &r)
 	if errno != 0 {
 		return 0, fuse.Status(errno)
@@ -287,6 +288,7 @@ func (m *mount) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 }
 
 func (m *mount) list(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse.Status {
+	m.settleMade(in.NodeId)
 	dir, r, status := m.request(&in.InHeader, wire.OpReaddir)
 	if !status.Ok() {
 		return status
@@ -379,7 +381,7 @@ func (m *mount) emit(dir *node, after uint64, out *fuse.DirEntryList, plus bool)
 		if l.gone {
 			continue
 		}
-		e := fuse.DirEntry{Mode: l.attr.Mode, Name: l.name, Ino: l.attr.Ino, Off: l.cookie}
+		e := fuse.DirEntry{Mode: l.attr.Mode, Name: l.name, Ino: t.inode(&l.attr), Off: l.cookie}
 		if !plus {
 			if !out.AddDirEntry(e) {
 				return

@@ -124,6 +124,13 @@ func mark(t *testing.T, dir string) string {
 	return name
 }
 
+// settled waits until what was done to the host's folder so far has been told.
+func settled(t *testing.T, p *pair) {
+	t.Helper()
+	w := watch(t, p.target, "")
+	w.until(mark(t, p.folder))
+}
+
 // furnish makes what the cases need.
 func furnish(t *testing.T, dir string) {
 	t.Helper()
@@ -197,19 +204,32 @@ func TestEventsAreTrue(t *testing.T) {
 		t.Run(op.name, func(t *testing.T) {
 			p := followed(t, nil)
 			furnish(t, p.folder)
+			settled(t, p)
 			local, seen := watch(t, p.folder, paths...), watch(t, p.target, paths...)
 			if err := op.do(p.host); err != nil {
 				t.Fatal(err)
 			}
 			m := mark(t, p.folder)
 			want, got := local.until(m), seen.until(m)
-			want, got = slices.Compact(want), slices.Compact(got)
+			want, got = folded(want), folded(got)
 			if !slices.Equal(got, want) {
 				t.Errorf("in the guest:\n%s\non the host:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 			}
 			same(t, p.folder, p.target)
 		})
 	}
+}
+
+// folded leaves out modifications that only repeat those before them: how many there are is a matter of timing everywhere.
+func folded(lines []string) []string {
+	var out []string
+	for _, l := range lines {
+		if strings.Contains(l, "MODIFY") && slices.Contains(out[max(0, len(out)-2):], l) {
+			continue
+		}
+		out = append(out, l)
+	}
+	return out
 }
 
 // same compares names, kinds and contents of two folders.
@@ -256,6 +276,7 @@ func TestEventsOfTheGuestOnce(t *testing.T) {
 		t.Run(op.name, func(t *testing.T) {
 			p := followed(t, nil)
 			furnish(t, p.folder)
+			settled(t, p)
 			dir := t.TempDir()
 			furnish(t, dir)
 			local, seen := watch(t, dir, paths...), watch(t, p.target, paths...)
@@ -265,7 +286,7 @@ func TestEventsOfTheGuestOnce(t *testing.T) {
 			}
 			want := local.until(mark(t, dir))
 			got := seen.until(mark(t, p.folder)) // on the host: all before it has been judged
-			want, got = slices.Compact(want), slices.Compact(got)
+			want, got = folded(want), folded(got)
 			if !slices.Equal(got, want) {
 				t.Errorf("on the share:\n%s\nlocally:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 			}

@@ -39,15 +39,25 @@ func (m *mount) node(id uint64) (n *node, path string, named bool) {
 
 // request begins a request about a file.
 func (m *mount) request(h *fuse.InHeader, op wire.Op) (*node, wire.Request, fuse.Status) {
+	if n, _, _ := m.node(h.NodeId); n != nil {
+		m.settle(n, false) // what is asked depends on what was written
+	}
 	n, path, named := m.node(h.NodeId)
 	if n == nil || !named && n.attr.Mode&wire.TypeMask == wire.TypeFolder {
 		return nil, wire.Request{}, fuse.ENOENT
 	}
-	r := wire.Request{Op: op, Path: path, Ident: n.ident, UID: h.Uid, GID: h.Gid}
+	r := wire.Request{Op: op, Path: path, Ident: m.identOf(n), UID: h.Uid, GID: h.Gid}
 	if n.id == rootID {
 		r.Ident = 0 // whatever the host has there
 	}
 	return n, r, fuse.OK
+}
+
+// identOf is what the host knows a file by.
+func (m *mount) identOf(n *node) uint64 {
+	m.table.mu.Lock()
+	defer m.table.mu.Unlock()
+	return n.ident
 }
 
 // inFolder begins a request about a name in a folder.
@@ -218,13 +228,13 @@ func (m *mount) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.At
 		setAttr(&m.table.root.attr, &out.Attr)
 		return fuse.OK
 	}
+	m.settleMade(in.NodeId)
 	n, r, status := m.request(&in.InHeader, wire.OpGetattr)
 	if n == nil {
 		if n, _, _ = m.node(in.NodeId); n == nil {
 			return status
 		}
 	}
-	m.settle(n, false)
 	t := m.table
 	t.mu.Lock()
 	if t.now() < n.until && !n.removed || n.removed && n.attr.Mode&wire.TypeMask != wire.TypeRegular {
@@ -260,21 +270,16 @@ func (m *mount) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 	if m.mine(&in.InHeader) {
 		return m.replayAttr(&in.InHeader, true, out)
 	}
+	if m.foldAttr(in, out) {
+		return fuse.OK
+	}
 	n, r, status := m.request(&in.InHeader, wire.OpSetattr)
 	if !status.Ok() {
 		return status
 	}
-	m.settle(n, false)
-	for _, b := range [...]struct{ have, want uint32 }{
-		{fuse.FATTR_MODE, wire.SetMode}, {fuse.FATTR_UID, wire.SetUID}, {fuse.FATTR_GID, wire.SetGID}, {fuse.FATTR_SIZE, wire.SetSize}, {fuse.FATTR_ATIME, wire.SetAtime},
-		{fuse.FATTR_MTIME, wire.SetMtime}, {fuse.FATTR_ATIME_NOW, wire.SetAtimeNow}, {fuse.FATTR_MTIME_NOW, wire.SetMtimeNow}, {fuse.FATTR_KILL_SUIDGID, wire.KillSUID},
-	} {
-		if in.Valid&b.have != 0 {
-			r.Valid |= b.want
-		}
-	}
+	r.Valid = setValid(in.Valid)
 	r.Mode, r.OwnerUID, r.OwnerGID, r.Size = in.Mode, in.Uid, in.Gid, in.Size
-	r.Atime, r.Mtime = int64(in.Atime)*1e9+int64(in.Atimensec), int64(in.Mtime)*1e9+int64(in.Mtimensec)
+	r.Atime, r.Mtime = attrTimes(in)
 	k, errno := m.client.do(cancel, &r)
 	if errno != 0 {
 		return fuse.Status(errno)
@@ -284,6 +289,66 @@ func (m *mount) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 	m.table.learn(n, &k.res.Attr)
 	m.attrOut(n, out)
 	return fuse.OK
+}
+
+func attrTimes(in *fuse.SetAttrIn) (atime, mtime int64) {
+	return int64(in.Atime)*1e9 + int64(in.Atimensec), int64(in.Mtime)*1e9 + int64(in.Mtimensec)
+}
+
+// setValid translates what is to be set.
+func setValid(valid uint32) (out uint32) {
+	for _, b := range [...]struct{ have, want uint32 }{
+		{fuse.FATTR_MODE, wire.SetMode}, {fuse.FATTR_UID, wire.SetUID}, {fuse.FATTR_GID, wire.SetGID}, {fuse.FATTR_SIZE, wire.SetSize}, {fuse.FATTR_ATIME, wire.SetAtime},
+		{fuse.FATTR_MTIME, wire.SetMtime}, {fuse.FATTR_ATIME_NOW, wire.SetAtimeNow}, {fuse.FATTR_MTIME_NOW, wire.SetMtimeNow}, {fuse.FATTR_KILL_SUIDGID, wire.KillSUID},
+	} {
+		if valid&b.have != 0 {
+			out |= b.want
+		}
+	}
+	return out
+}
+
+// foldAttr adds a change of attributes to the making of a file that was not sent yet.
+func (m *mount) foldAttr(in *fuse.SetAttrIn, out *fuse.AttrOut) bool {
+	n, _, _ := m.node(in.NodeId)
+	if n == nil || in.Valid&(fuse.FATTR_SIZE|fuse.FATTR_KILL_SUIDGID) != 0 {
+		return false
+	}
+	p := &n.pending
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.create
+	if r == nil {
+		return false
+	}
+	m.table.mu.Lock()
+	defer m.table.mu.Unlock()
+	valid := setValid(in.Valid)
+	if valid&wire.SetMode != 0 {
+		r.Mode = in.Mode & 0o7777
+		n.attr.Mode = wire.TypeRegular | r.Mode
+	}
+	if valid&wire.SetUID != 0 {
+		r.OwnerUID, n.attr.UID = in.Uid, in.Uid
+	}
+	if valid&wire.SetGID != 0 {
+		r.OwnerGID, n.attr.GID = in.Gid, in.Gid
+	}
+	atime, mtime := attrTimes(in)
+	if valid&(wire.SetAtime|wire.SetAtimeNow) != 0 {
+		r.Valid, r.Atime = r.Valid&^(wire.SetAtime|wire.SetAtimeNow), atime
+	}
+	if valid&(wire.SetMtime|wire.SetMtimeNow) != 0 {
+		r.Valid, r.Mtime = r.Valid&^(wire.SetMtime|wire.SetMtimeNow), mtime
+	}
+	if valid&wire.SetMtime != 0 && valid&wire.SetMtimeNow == 0 {
+		n.attr.Mtime = mtime
+	}
+	r.Valid |= valid &^ wire.SetMode
+	setAttr(&n.attr, &out.Attr)
+	out.Size = uint64(len(p.buf)) + p.offset
+	out.SetTimeout(longValid)
+	return true
 }
 
 // Readlink reads a symbolic link.

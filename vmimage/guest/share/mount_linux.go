@@ -93,11 +93,18 @@ func New(o Options) (*Mount, error) {
 	raiseReadAhead(o.Target)
 	ctx, cancel := context.WithCancel(context.Background())
 	out := &Mount{m: m, cancel: cancel, done: make(chan struct{})}
+	m.starting.Store(true)
 	out.work.Go(func() {
 		defer close(out.done)
 		server.Serve()
 		cancel()
 	})
+	// From then on the kernel does not ask whether files are ready. A question of this process itself, which the Go runtime puts for each file that it opens,
+	// could keep the threads from running that are to answer it.
+	if err := server.WaitMount(); err != nil {
+		return nil, errors.Join(fmt.Errorf("mount share %q at %q: %w", o.Name, o.Target, err), out.Unmount())
+	}
+	m.starting.Store(false)
 	out.work.Go(func() { m.client.watch(ctx) })
 	out.work.Go(func() { m.notify(ctx) })
 	m.replayEvents(ctx, &out.work)

@@ -35,10 +35,14 @@ type pending struct {
 	errno uint16
 	used  bool
 	dirty bool // it is in the mount's list
+	// create is the file's making, which was not sent yet: it takes the first contents with it. creating: it was sent and has no answer.
+	create   *wire.Request
+	in       place
+	creating bool
 }
 
 // drained says that the host has carried everything out. mu is held.
-func (p *pending) drained() bool { return p.sent == 0 && len(p.buf) == 0 }
+func (p *pending) drained() bool { return p.sent == 0 && len(p.buf) == 0 && p.create == nil }
 
 // takeError gives the error of earlier writes, once. mu is held.
 func (p *pending) takeError() uint16 {
@@ -59,10 +63,13 @@ func (m *mount) write(n *node, r *wire.Request) uint16 {
 	if e := p.takeError(); e != 0 {
 		return e
 	}
+	if p.create != nil && p.create.Valid != 0 {
+		m.sendWrite(n, p) // what was set holds for what was written before
+	}
 	if len(p.buf) > 0 && (p.offset+uint64(len(p.buf)) != r.Offset || p.flags != r.Flags || p.uid != r.UID || len(p.buf)+len(r.Data) > writeChunk) {
 		m.sendWrite(n, p)
 	}
-	for p.bytes > maxUnanswered {
+	for p.bytes > maxUnanswered || p.creating {
 		p.cond.Wait()
 	}
 	if len(p.buf) == 0 {
@@ -80,6 +87,13 @@ func (m *mount) write(n *node, r *wire.Request) uint16 {
 
 // sendWrite sends what is held back, without waiting. p.mu is held.
 func (m *mount) sendWrite(n *node, p *pending) {
+	if p.create != nil {
+		m.sendCreate(n, p)
+		return
+	}
+	for p.creating {
+		p.cond.Wait() // the host has not said yet by what it knows the file
+	}
 	data := p.buf
 	p.buf = nil
 	if len(data) == 0 {
@@ -98,6 +112,55 @@ func (m *mount) sendWrite(n *node, p *pending) {
 		size := len(part)
 		m.client.start([]*call{{then: func(k *call) { m.written(n, k, size) }}}, []wire.Request{r})
 	}
+}
+
+// sendCreate sends the making of a file with what was written to it so far. p.mu is held.
+func (m *mount) sendCreate(n *node, p *pending) {
+	r := p.create
+	r.Data, r.Offset = p.buf, p.offset
+	p.create, p.buf, p.creating = nil, nil, true
+	p.sent++
+	m.table.mu.Lock()
+	r.Path, _ = m.table.pathOf(p.in.dir)
+	m.table.mu.Unlock()
+	guessed := len(r.Data) == 0 || r.Valid != 0 // the kernel believes times that the host does not know
+	m.client.start([]*call{{guessed: guessed, then: func(k *call) { m.created(n, k) }}}, []wire.Request{*r})
+}
+
+// created takes the answer to the making of a file.
+func (m *mount) created(n *node, k *call) {
+	p := &n.pending
+	m.table.mu.Lock()
+	p.in.dir.making--
+	if k.res.Errno == 0 {
+		m.table.identify(n, k.res.Attr.Ident)
+		if k.guessed {
+			m.notes.add(note{node: n.id})
+		}
+		m.table.learn(n, &k.res.Attr)
+		m.folderChanged(p.in.dir, &k.res.Parent)
+		p.in.dir.list.add(p.in.name, &k.res.Attr)
+	} else {
+		m.notMade(n, p.in)
+	}
+	m.table.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sent--
+	p.creating = false
+	if k.res.Errno != 0 && p.errno == 0 {
+		p.errno = k.res.Errno
+	}
+	p.cond.Broadcast()
+}
+
+// notMade takes a file away that the kernel has been told of and the host could not make. The table is locked.
+func (m *mount) notMade(n *node, in place) {
+	if in.dir.children[in.name] == n {
+		m.table.detach(in.dir, in.name)
+	}
+	in.dir.list, in.dir.until, n.removed = nil, 0, true
+	m.notes.add(note{node: in.dir.id, name: in.name})
 }
 
 // written takes the answer to a write.
@@ -156,8 +219,30 @@ func (m *mount) sendDirty() {
 	for _, n := range all {
 		n.pending.mu.Lock()
 		n.pending.dirty = false
-		m.sendWrite(n, &n.pending)
+		if !n.pending.creating || len(n.pending.buf) > 0 {
+			m.sendWrite(n, &n.pending)
+		}
 		n.pending.mu.Unlock()
+	}
+}
+
+// settleMade waits until the host has made what was made in a folder.
+func (m *mount) settleMade(id uint64) {
+	m.table.mu.Lock()
+	dir := m.table.nodes[id]
+	if dir == nil || dir.making == 0 {
+		m.table.mu.Unlock()
+		return
+	}
+	var all []*node
+	for _, n := range dir.children {
+		if n.ident&madeHere != 0 && n.attr.Mode&wire.TypeMask == wire.TypeRegular {
+			all = append(all, n)
+		}
+	}
+	m.table.mu.Unlock()
+	for _, n := range all {
+		m.settle(n, false)
 	}
 }
 

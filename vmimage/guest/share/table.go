@@ -44,6 +44,10 @@ type node struct {
 	fetchedUntil time.Duration
 	fetching     bool
 	removed      bool // its last name was removed in this machine
+	// madeIn is until when files are made in this folder without waiting: the host has just allowed one.
+	madeIn time.Duration
+	madeBy uint32
+	making int // files that the host has not made yet
 
 	pending pending
 }
@@ -78,6 +82,8 @@ type table struct {
 	idents map[uint64]*node
 	root   *node
 	next   uint64
+	inos   map[uint64]uint64 // by identity, of files that were made here before the host knew of them
+	made   uint64 // files that were made here before the host knew of them
 	listed int
 	start  time.Time
 }
@@ -149,10 +155,31 @@ func (t *table) nodeFor(dir *node, name string, a *wire.Attr) *node {
 	return n
 }
 
+// identify gives a node that was made here the identity that it has on the host.
+func (t *table) identify(n *node, ident uint64) {
+	if t.inos == nil || len(t.inos) > maxListed {
+		t.inos = map[uint64]uint64{}
+	}
+	t.inos[ident] = n.attr.Ino
+	n.ident = ident
+	if t.nodes[n.id] == n {
+		t.idents[ident] = n
+	}
+}
+
+// inode is the number that programs know a file by.
+func (t *table) inode(a *wire.Attr) uint64 {
+	if ino, ok := t.inos[a.Ident]; ok {
+		return ino
+	}
+	return a.Ino
+}
+
 // learn takes new attributes of a node. changed says that its contents are not what was known of them.
 func (t *table) learn(n *node, a *wire.Attr) (changed bool) {
 	old := n.attr
 	n.attr, n.until = *a, t.valid(a)
+	n.attr.Ino = t.inode(a)
 	n.version++
 	changed = old.Ident != 0 && (old.Mtime != a.Mtime || old.Size != a.Size)
 	if changed {

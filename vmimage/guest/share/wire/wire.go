@@ -41,7 +41,7 @@ const (
 	OpSetattr                   // Path, Ident, Valid, Mode, UID/GID in Owner, Size, Atime, Mtime → Attr
 	OpReadlink                  // Path → Data
 	OpReaddir                   // Path, Flags → Data: listings; several responses, the last without More
-	OpCreate                    // Path, Name, Mode, Flags → Attr, Parent
+	OpCreate                    // Path, Name, Mode, Flags, and what is to be in it: Data at Offset, and Valid's → Attr, Parent
 	OpMknod                     // Path, Name, Mode, Size (device) → Attr, Parent
 	OpMkdir                     // Path, Name, Mode → Attr, Parent
 	OpSymlink                   // Path, Name, Data → Attr, Parent
