@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -198,3 +199,21 @@ func (c *comparison) contents(ctx context.Context, a, b string) error {
 }
 
 func isEnd(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
+
+// copyFolderTimes gives the folders of a tree the times of those in another one.
+func copyFolderTimes(ctx context.Context, from, to string) error {
+	return filepath.WalkDir(from, func(name string, d fs.DirEntry, err error) error {
+		if err := errors.Join(err, ctx.Err()); err != nil || !d.IsDir() {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(name, &st); err != nil {
+			return fmt.Errorf("look at %q: %w", name, err)
+		}
+		same := to + strings.TrimPrefix(name, from)
+		if err := unix.UtimesNanoAt(unix.AT_FDCWD, same, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return fmt.Errorf("give %q its time: %w", same, err)
+		}
+		return nil
+	})
+}

@@ -50,6 +50,21 @@ func TestCompareTrees(t *testing.T) {
 	}
 }
 
+func TestCopyFolderTimes(t *testing.T) {
+	a, b := twins(t)
+	for _, folder := range []string{b, b + "/folder", b + "/folder/deep"} {
+		if err := os.Chtimes(folder, time.Time{}, time.Unix(5, 5)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := copyFolderTimes(t.Context(), a, b); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := compareTrees(t.Context(), a, b, nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestCompareTreesFinds(t *testing.T) {
 	for what, spoil := range map[string]func(b string) error{
 		"contents": func(b string) error {

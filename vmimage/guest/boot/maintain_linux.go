@@ -216,6 +216,13 @@ func (j *job) verify(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, unix.Unmount(originalAt, 0)) }()
+	if err := mountAt(j.data, dataAt, 0); err != nil {
+		return err
+	}
+	// resize2fs gives folders whose files it gave other numbers the present time.
+	if err := errors.Join(copyFolderTimes(ctx, originalAt, dataAt), unix.Unmount(dataAt, 0)); err != nil {
+		return err
+	}
 	if err := mountAt(j.data, dataAt, unix.MS_RDONLY); err != nil {
 		return err
 	}
