@@ -15,14 +15,16 @@ import (
 	"time"
 
 	"github.com/seed71221737/dev/hostagent"
+	"github.com/seed71221737/dev/hostagent/fileevents"
 	"github.com/seed71221737/dev/hostagent/share"
 	"github.com/seed71221737/dev/vmimage/guest/proto"
 )
 
 // ownShare is a share of our own. Its server lives as long as the agent: what the guest has open outlasts the machine's sleep.
 type ownShare struct {
-	share  Share
-	server *share.Server
+	share   Share
+	server  *share.Server
+	watcher *fileevents.Watcher // nil where folders cannot be watched
 }
 
 // service is what the guest is asked for.
@@ -47,7 +49,7 @@ func (a *agent) openShares() {
 			continue
 		}
 		a.own = append(a.own, s)
-		a.onClose("share "+wanted.Tag, s.server.Close)
+		a.onClose("share "+wanted.Tag, s.close)
 	}
 }
 
@@ -59,11 +61,43 @@ func (a *agent) openShare(wanted Share) (*ownShare, error) {
 	if info, err := os.Stat(wanted.Host); err != nil || !info.IsDir() {
 		return nil, errors.Join(errors.New("it is no folder"), err)
 	}
-	server, err := share.New(share.Options{Folder: wanted.Host, ReadOnly: wanted.ReadOnly, Logger: a.log})
-	if err != nil {
-		return nil, err
+	o := share.Options{Folder: wanted.Host, ReadOnly: wanted.ReadOnly, Logger: a.log}
+	s := &ownShare{share: wanted}
+	unwatched := func(err error) { a.watchProblem(wanted, err) }
+	if s.watcher, err = fileevents.Open(wanted.Host, fileevents.Options{Problem: unwatched, Logger: a.log}); err != nil {
+		unwatched(err)
+	} else {
+		o.Watcher, o.Journal, o.Events = s.watcher, s.watcher.Ledger(), s.watcher
 	}
-	return &ownShare{wanted, server}, nil
+	if s.server, err = share.New(o); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+// close ends the watching first: the server waits for nobody.
+func (s *ownShare) close() error {
+	var err error
+	if s.watcher != nil {
+		err = s.watcher.Close()
+	}
+	if s.server != nil {
+		err = errors.Join(err, s.server.Close())
+	}
+	return err
+}
+
+// watchProblem tells that changes on the host are not seen at once in the machine, and by programs that watch files not at all.
+func (a *agent) watchProblem(s Share, err error) {
+	p := &hostagent.Problem{
+		Code: "file-events", Text: fmt.Sprintf("not all folders of %q can be watched: in the machine, changes there show after a second, and programs that wait for them see none: %v", s.Host, err),
+		Hint: "start the machine again once that is mended",
+	}
+	var hinted interface{ Hint() string }
+	if errors.As(err, &hinted) {
+		p.Hint = hinted.Hint() + ", then start the machine again"
+	}
+	a.state.problem("file events "+s.Tag, p)
 }
 
 // carrying is an attempt to bring a share into the guest.
