@@ -194,20 +194,28 @@ func (a *agent) stop(o order) error {
 			return a.drop("the machine is to boot anew")
 		}
 		return nil
-	case !o.cold:
-		if done, killed := a.putAside(o); done || killed {
-			return a.ended(killed)
-		}
 	}
-	return errors.Join(a.turnOff(o), a.drop("the machine was turned off"))
-}
-
-// turnOff turns the machine off: it asks the guest, presses the power button, kills, each with a deadline.
-func (a *agent) turnOff(o order) error {
-	grace := o.grace
+	grace, began := o.grace, time.Now()
 	if grace == 0 {
 		grace = a.o.StopGrace
 	}
+	if !o.cold {
+		switch done, killed := a.putAside(grace); {
+		case killed:
+			return errors.Join(a.kill(), a.drop("the machine was killed"))
+		case done:
+			return nil
+		}
+		grace = max(grace-time.Since(began), min(grace, leastGrace))
+	}
+	return errors.Join(a.turnOff(grace), a.drop("the machine was turned off"))
+}
+
+// leastGrace is what is left to the guest of its time when saving it took the rest.
+const leastGrace = 10 * time.Second
+
+// turnOff turns the machine off: it asks the guest, presses the power button, kills, each with a deadline.
+func (a *agent) turnOff(grace time.Duration) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	asked := make(chan struct{})

@@ -3,9 +3,12 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -22,11 +25,44 @@ type dialer func(ctx context.Context) (net.Conn, error)
 
 // newEngineClient makes a client of the engine behind dial.
 func newEngineClient(dial dialer) (*client.Client, error) {
-	c, err := client.New(client.WithHost("http://machine"), client.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }))
+	c, err := client.New(client.WithHost("http://machine"), client.WithResponseHook(boundAnswer),
+		client.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }))
 	if err != nil {
 		return nil, fmt.Errorf("make a client of the engine: %w", err)
 	}
 	return c, nil
+}
+
+const (
+	// maxAnswer bounds an answer of the engine's, in bytes: a machine, or who has taken it over, is not to use up the host's memory.
+	maxAnswer = 64 << 20
+	// maxEvent bounds one of its events, which have no end together.
+	maxEvent = 1 << 20
+)
+
+// boundAnswer bounds what is read of an answer.
+func boundAnswer(res *http.Response) {
+	if res.Request != nil && strings.HasSuffix(res.Request.URL.Path, "/events") {
+		res.Body = &boundedLines{ReadCloser: res.Body, left: maxEvent}
+		return
+	}
+	res.Body = http.MaxBytesReader(nil, res.Body, maxAnswer)
+}
+
+// boundedLines fails when too much is read without an end of line.
+type boundedLines struct {
+	io.ReadCloser
+	left int
+}
+
+func (b *boundedLines) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if i := bytes.LastIndexByte(p[:n], '\n'); i >= 0 {
+		b.left = maxEvent - (n - i - 1)
+	} else if b.left -= n; b.left < 0 {
+		return n, fmt.Errorf("the engine tells an event of more than %d bytes", maxEvent)
+	}
+	return n, err
 }
 
 // startEngine waits for the engine's first answer.

@@ -340,14 +340,10 @@ func (a *agent) resume(ctx context.Context) (killed bool, err error) {
 
 // putAside stops a machine so that its next start is instant: containers are stopped, the quiet guest is saved. done is false where that cannot be, or did not
 // come about; then the machine runs, and the guest can be asked.
-func (a *agent) putAside(o order) (done, killed bool) {
+func (a *agent) putAside(grace time.Duration) (done, killed bool) {
 	l := a.current.Load()
 	if !a.canSave(l) {
 		return false, false
-	}
-	grace := o.grace
-	if grace == 0 {
-		grace = a.o.StopGrace
 	}
 	a.withContainers = false
 	killed, err := a.killable(context.Background(), nil, func(ctx context.Context) error {

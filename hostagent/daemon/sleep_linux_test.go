@@ -589,3 +589,79 @@ func TestSuspendWithoutMemory(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// fakeTemplates is a memory that wants a template.
+type fakeTemplates struct {
+	*fakeMemory
+	wanted bool
+	paused int
+	made   *Saved
+	fail   error
+}
+
+func (f *fakeTemplates) Template(context.Context) (string, bool) {
+	return f.file + ".template", f.wanted
+}
+func (f *fakeTemplates) Paused(context.Context) error { f.paused++; return f.fail }
+
+func (f *fakeTemplates) CommitTemplate(_ context.Context, s Saved) error {
+	f.made, f.wanted = &s, false
+	return nil
+}
+
+// TestTemplate: the first boot leaves a state of a guest that is nobody's, goes on as itself, and a machine that starts from it becomes itself as well.
+func TestTemplate(t *testing.T) {
+	m, port := newSleeper(t)
+	templates := &fakeTemplates{fakeMemory: m.memory, wanted: true}
+	m.o.Memory = templates
+	m.vm.engine.start("web", published("80/tcp", "127.0.0.1", port))
+	m.run()
+	m.await("the port", withPorts(1))
+	mustWord(t, port)
+	if templates.made == nil || templates.paused != 1 {
+		t.Fatalf("no template: %+v", templates)
+	}
+	var noted notes
+	if err := json.Unmarshal(templates.made.Notes, &noted); err != nil {
+		t.Fatal(err)
+	}
+	stranger, self := m.thawed[0].Seed, m.thawed[1].Seed
+	if len(m.thawed) != 2 || stranger.HostKey == m.keys.HostKey || self.HostKey != m.keys.HostKey || string(noted.LinkSecret) != string(stranger.LinkSecret) || noted.Login == "" {
+		t.Errorf("the guest was told to be %+v, and then %+v; noted %+v", stranger, self, noted)
+	}
+	if _, host, err := noted.keys(m.o); err != nil || host == nil {
+		t.Errorf("the noted keys: %v", err)
+	}
+	if err := m.client.StopCold(t.Context(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.end(); err != nil {
+		t.Fatal(err)
+	}
+
+	// The guest of the template knows the stranger's secret and keys only.
+	if err := os.WriteFile(m.file("secret"), noted.LinkSecret, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.memory.saved = &Saved{Template: true, Notes: templates.made.Notes}
+	m.run()
+	m.await("the port", withPorts(1))
+	mustWord(t, port)
+	if booted, told := m.guests(); booted != 2 || told != 3 {
+		t.Errorf("%d guests, told %d times", booted, told)
+	}
+}
+
+// TestTemplateFails: the machine starts all the same.
+func TestTemplateFails(t *testing.T) {
+	m, port := newSleeper(t)
+	templates := &fakeTemplates{fakeMemory: m.memory, wanted: true, fail: errors.New("disk full")}
+	m.o.Memory = templates
+	m.vm.engine.start("web", published("80/tcp", "127.0.0.1", port))
+	m.run()
+	m.await("the port", withPorts(1))
+	mustWord(t, port)
+	if booted, _ := m.guests(); booted != 1 || templates.made != nil || len(m.memory.drops) == 0 {
+		t.Errorf("%d guests, %+v", booted, templates)
+	}
+}

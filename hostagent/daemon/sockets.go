@@ -62,6 +62,15 @@ func withoutFastLink(err error) bool {
 
 // joinDocker carries one client of the Docker API. It keeps the machine awake while a request is under way.
 func (a *agent) joinDocker(conn net.Conn) {
+	if c, ok := conn.(*tls.Conn); ok {
+		ctx, cancel := context.WithTimeout(a.ctx, openWait)
+		err := c.HandshakeContext(ctx) // a stranger does not wake the machine
+		cancel()
+		if err != nil {
+			_ = conn.Close()
+			return
+		}
+	}
 	err := a.join(conn, reachEngine, func(ctx context.Context, v *visit) (net.Conn, error) {
 		guest, err := a.dialDocker(ctx)
 		if err != nil {

@@ -534,3 +534,84 @@ func BenchmarkLatency(b *testing.B) {
 		}
 	}
 }
+
+// TestQuiesce: open connections of both directions are reset on both sides, those that the guest begins are not answered until the network opens again, and
+// the guest can be reached all the time.
+func TestQuiesce(t *testing.T) {
+	n, g := pair(t, nil)
+	outside, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer outside.Close()
+	taken := make(chan net.Conn, 4)
+	go accept(outside, func(c net.Conn) { taken <- c })
+	port := outside.Addr().(*net.TCPAddr).AddrPort().Port()
+	inside := netip.AddrPortFrom(n.Guest, 80)
+	within := make(chan net.Conn, 4)
+	serve(t, g, inside, func(c net.Conn) { within <- c })
+
+	out, err := g.Dial(testContext(t), netip.AddrPortFrom(n.Host, port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := n.Dial(testContext(t), inside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n.Outbound() != 1 || n.Connections() != 2 {
+		t.Errorf("%d outbound of %d", n.Outbound(), n.Connections())
+	}
+	n.Quiesce()
+	for name, c := range map[string]net.Conn{"the guest's": out, "the server's of it": <-taken, "the guest's server's": <-within, "ours": in} {
+		_ = c.SetReadDeadline(time.Now().Add(patience))
+		var timeout net.Error
+		if _, err := c.Read(make([]byte, 1)); err == nil || errors.As(err, &timeout) && timeout.Timeout() {
+			t.Errorf("%s connection lives on: %v", name, err)
+		}
+		_ = c.Close()
+	}
+	if n.Outbound() != 0 {
+		t.Errorf("%d outbound", n.Outbound())
+	}
+	dialed := make(chan error, 1)
+	go func() {
+		c, err := g.Dial(testContext(t), netip.AddrPortFrom(n.Host, port))
+		if err == nil {
+			_ = c.Close()
+		}
+		dialed <- err
+	}()
+	again, err := n.Dial(testContext(t), inside)
+	if err != nil {
+		t.Errorf("the guest cannot be reached: %v", err)
+	} else {
+		_ = again.Close()
+	}
+	select {
+	case err := <-dialed:
+		t.Errorf("the guest got an answer: %v", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	n.Reopen()
+	if err := <-dialed; err != nil {
+		t.Errorf("after the network was opened again: %v", err)
+	}
+}
+
+// TestFlowsAreBounded: a guest that sends from ever more ports has no more than so many flows, and other connections go on.
+func TestFlowsAreBounded(t *testing.T) {
+	n, _ := pair(t, nil)
+	n.flows.Store(maxFlows - 1)
+	if !n.beginFlow() {
+		t.Fatal("the last flow is refused")
+	}
+	if n.beginFlow() {
+		t.Error("there are too many flows")
+	}
+	n.endFlow()
+	if !n.beginFlow() {
+		t.Error("a flow that has ended still counts")
+	}
+	n.endFlow()
+}

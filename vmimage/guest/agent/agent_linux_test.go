@@ -391,3 +391,74 @@ func keyComments(socket string) string {
 	}
 	return strings.Join(names, " ")
 }
+
+// TestRenew: other keys let in from now on, and those from before do not; who is in stays.
+func TestRenew(t *testing.T) {
+	_, hostPEM := newKey(t)
+	before, _ := newKey(t)
+	after, _ := newKey(t)
+	host, newPEM := newKey(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{HostKey: hostPEM, AuthorizedKeys: ssh.MarshalAuthorizedKey(before.PublicKey()), Shell: "/bin/sh", Log: slog.New(slog.DiscardHandler)}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, l) }()
+	defer func() { cancel(); <-done }()
+	in, err := dial(l.Addr().String(), ssh.PublicKeys(before))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	if err := s.Renew([]byte("no key"), nil, nil); err == nil {
+		t.Error("a key that is none is taken")
+	}
+	if err := s.Renew(newPEM, ssh.MarshalAuthorizedKey(after.PublicKey()), []string{"WHO=new"}); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := dial(l.Addr().String(), ssh.PublicKeys(before)); err == nil {
+		c.Close()
+		t.Error("an old key lets in")
+	}
+	c, err := ssh.Dial("tcp", l.Addr().String(), &ssh.ClientConfig{User: "root", Auth: []ssh.AuthMethod{ssh.PublicKeys(after)}, HostKeyCallback: ssh.FixedHostKey(host.PublicKey()), Timeout: 10 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for name, client := range map[string]*ssh.Client{"who was in": in, "who came after": c} {
+		out, err := openSession(t, client).Output("echo $WHO")
+		if err != nil || string(out) != "new\n" {
+			t.Errorf("%s: %q, %v", name, out, err)
+		}
+	}
+}
+
+// TestFreezeAndThawAreAsked: without what they do, the host learns that this machine cannot.
+func TestFreezeAndThawAreAsked(t *testing.T) {
+	var thawed proto.AfterRestore
+	frozen := false
+	c := &Control{
+		Freeze: func() error { frozen = true; return nil },
+		Thaw: func(p proto.AfterRestore) (proto.AfterRestored, error) {
+			thawed = p
+			return proto.AfterRestored{Warnings: []string{"w"}}, nil
+		},
+	}
+	request := func(c *Control, method string, params string) proto.Response {
+		return c.answer(t.Context(), proto.Request{ID: 1, Method: method, Params: []byte(params)})
+	}
+	if r := request(c, proto.MethodFreeze, ""); r.Error != nil || !frozen {
+		t.Errorf("freeze: %+v", r.Error)
+	}
+	r := request(c, proto.MethodThaw, `{"time":"2026-01-01T00:00:00Z","seed":{"hostname":"box"}}`)
+	if r.Error != nil || thawed.Seed == nil || thawed.Seed.Hostname != "box" || !strings.Contains(string(r.Result), `"w"`) {
+		t.Errorf("thaw: %+v, %s, %+v", r.Error, r.Result, thawed)
+	}
+	for _, method := range []string{proto.MethodFreeze, proto.MethodThaw} {
+		if r := request(&Control{}, method, "{}"); r.Error == nil || r.Error.Code != proto.CodeUnknown {
+			t.Errorf("%s of a machine that cannot: %+v", method, r.Error)
+		}
+	}
+}

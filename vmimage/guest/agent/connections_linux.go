@@ -71,7 +71,7 @@ func endConnections(inside []*net.IPNet) error {
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		sockets, err := netlink.SocketDiagTCP(family)
 		if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, fmt.Errorf("list connections of family %d: %w", family, err))
 			continue
 		}
 		for _, s := range sockets {
@@ -105,7 +105,10 @@ func destroy(s *netlink.Socket) error {
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, netlink.ErrNotImplemented) { // the library knows IPv4 only, and the machine's network is nothing else
 		return nil
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("end the connection of port %d to %q: %w", s.ID.SourcePort, s.ID.Destination, err)
+	}
+	return nil
 }
 
 // inNetwork calls f on a thread in another network namespace; one that has gone is no error.
