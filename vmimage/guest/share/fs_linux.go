@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/seed71221737/dev/vmimage/guest/share/wire"
 )
@@ -311,19 +312,19 @@ func setValid(valid uint32) (out uint32) {
 // foldAttr adds a change of attributes to the making of a file that was not sent yet.
 func (m *mount) foldAttr(in *fuse.SetAttrIn, out *fuse.AttrOut) bool {
 	n, _, _ := m.node(in.NodeId)
-	if n == nil || in.Valid&(fuse.FATTR_SIZE|fuse.FATTR_KILL_SUIDGID) != 0 {
+	if n == nil || in.Valid&fuse.FATTR_SIZE != 0 {
 		return false
 	}
 	p := &n.pending
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := p.create
-	if r == nil {
+	if r == nil || in.Valid&fuse.FATTR_KILL_SUIDGID != 0 && r.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
 		return false
 	}
 	m.table.mu.Lock()
 	defer m.table.mu.Unlock()
-	valid := setValid(in.Valid)
+	valid := setValid(in.Valid) &^ wire.KillSUID
 	if valid&wire.SetMode != 0 {
 		r.Mode = in.Mode & 0o7777
 		n.attr.Mode = wire.TypeRegular | r.Mode

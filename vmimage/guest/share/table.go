@@ -83,7 +83,7 @@ type table struct {
 	root   *node
 	next   uint64
 	inos   map[uint64]uint64 // by identity, of files that were made here before the host knew of them
-	made   uint64 // files that were made here before the host knew of them
+	made   uint64            // files that were made here before the host knew of them
 	listed int
 	start  time.Time
 }
