@@ -233,7 +233,7 @@ func (m *machine) data(ctx context.Context, disks []disk, linked <-chan struct{}
 // prepare loads what the engine will ask for, so that it need not wait, and sets the kernel up.
 func (m *machine) prepare() {
 	_ = m.index.load("evdev", "button", "virtio_rng", "virtio_balloon", "virtio_console", "hv_utils", "overlay", "bridge", "br_netfilter", "veth", "nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_nat", "nft_fib_inet",
-		"nft_compat", "nft_reject_inet", "nft_limit", "nft_hash", "nf_conntrack_netlink", "xt_conntrack", "xt_addrtype", "xt_MASQUERADE", "xfrm_user", "tun", "fuse") // what is missing, its user will name
+		"nft_compat", "nft_reject_inet", "nft_limit", "nft_hash", "nf_conntrack_netlink", "tcp_diag", "xt_conntrack", "xt_addrtype", "xt_MASQUERADE", "xfrm_user", "tun", "fuse") // what is missing, its user will name
 	if err := applySysctls(sysctls); err != nil {
 		m.record.line("kernel settings: %v", err)
 	}
