@@ -56,6 +56,9 @@ func (m *Machine) idleDisk(ctx context.Context, what string, sink Sink) error {
 	if len(m.Problems) > 0 {
 		return errors.Join(m.Problems...)
 	}
+	if err := m.upgradeUnfinished(); err != nil {
+		return err
+	}
 	runs, err := m.agentRuns(ctx)
 	if err != nil {
 		return err

@@ -195,11 +195,17 @@ func (m *Machine) unfinished() error {
 	}
 	defer unlock()
 	j, err := readJournal(m.Dir)
-	switch {
-	case err != nil || j == nil:
-		return err
-	case j.Kind != kindUpgrade:
+	if err == nil && j != nil && j.Kind != kindUpgrade {
 		return &UnfinishedError{Name: m.Name, What: j.Kind.what(), Finish: "dev machine start " + m.Name}
+	}
+	return m.upgradeUnfinished()
+}
+
+// upgradeUnfinished tells an upgrade that was interrupted, nil if there is none. No command that could be at it is at work.
+func (m *Machine) upgradeUnfinished() error {
+	j, err := readJournal(m.Dir)
+	if err != nil || j == nil || j.Kind != kindUpgrade {
+		return err
 	}
 	return &UnfinishedError{Name: m.Name, What: j.Kind.what() + " to image " + shortDigest(j.New), Finish: "dev machine upgrade " + m.Name}
 }

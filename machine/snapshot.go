@@ -235,7 +235,7 @@ func (m *Machine) RestoreSnapshot(ctx context.Context, name string, o RestoreOpt
 		if ran && !o.Stop {
 			return &RunningError{Name: m.Name, What: "restore a snapshot"}
 		}
-		if !o.NoSafety {
+		if _, err := os.Stat(m.Dir.DataDisk()); err == nil && !o.NoSafety { // a machine that lost its disk gets one back
 			safety = m.automaticName("before-restore")
 		}
 		return m.restore(ctx, snap, spec, safety, ran, sink)

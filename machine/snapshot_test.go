@@ -142,6 +142,39 @@ func TestRestoreRefuses(t *testing.T) {
 	h.phase(m, machine.PhaseRunning)
 }
 
+// TestRestoreBroken: a machine that has lost its disk, or whose settings cannot be read, works again once a snapshot is restored.
+func TestRestoreBroken(t *testing.T) {
+	for name, harm := range map[string]func(m *machine.Machine) error{
+		"disk":  func(m *machine.Machine) error { return os.Remove(m.Dir.DataDisk()) },
+		"spec":  func(m *machine.Machine) error { return os.Truncate(m.Dir.Spec(), 20) },
+		"image": func(m *machine.Machine) error { return os.WriteFile(m.Dir.Spec(), []byte("version: 99\n"), 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHome(t)
+			m := h.create("m")
+			h.write(m, "one")
+			h.save(m, "good")
+			if err := harm(m); err != nil {
+				t.Fatal(err)
+			}
+			m, err := h.store.Get("m")
+			if err != nil || len(m.Problems) == 0 {
+				t.Fatalf("%v, %v", m.Problems, err)
+			}
+			safety, err := m.RestoreSnapshot(h.ctx(), "good", machine.RestoreOptions{}, nil)
+			if err != nil || (safety == "") != (name == "disk") {
+				t.Fatalf("kept %q, %v", safety, err)
+			}
+			h.start(m)
+			h.phase(m, machine.PhaseRunning)
+			if got := h.reads(h.reread(m), 3); got != "one" {
+				t.Errorf("the disk has %q", got)
+			}
+			h.settled(m)
+		})
+	}
+}
+
 // TestKillSnapshot kills saving and restoring at many moments: the next command works, the disk is one of the two, and no half of a snapshot is there.
 func TestKillSnapshot(t *testing.T) {
 	for _, command := range []string{"save", "restore"} {

@@ -53,6 +53,9 @@ func (m *Machine) prepareSwitch(ctx context.Context, snap snapshots.Snapshot, sp
 	if safety == "" {
 		return s, atomicfile.SyncDir(string(m.Dir))
 	}
+	if m.Spec.Image == "" { // a spec that cannot be read: what is kept of the machine is its disk
+		m.Spec = spec
+	}
 	draft, err := m.draftOfPresent(ctx, safety, reason)
 	if err != nil {
 		return nil, errors.Join(err, m.sweepChange(""))

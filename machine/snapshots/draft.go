@@ -94,7 +94,7 @@ func (d *Draft) write(snap Snapshot, sums []byte) error {
 		return err
 	}
 	return errors.Join(
-		atomicfile.Write(filepath.Join(d.dir, sumsName), sums, 0o400), atomicfile.Write(filepath.Join(d.dir, manifestName), append(data, '\n'), 0o400),
+		atomicfile.Write(filepath.Join(d.dir, sumsName), sums, 0o600), atomicfile.Write(filepath.Join(d.dir, manifestName), append(data, '\n'), 0o600),
 		atomicfile.SyncDir(d.dir),
 	)
 }
