@@ -185,7 +185,7 @@ func (vm *standInVM) resize(command string, size int64) {
 // migrate hands out the state of the devices, or takes it.
 func (vm *standInVM) migrate(command, uri string) {
 	path := strings.TrimPrefix(uri, "unix:")
-	ok := false
+	var ok bool
 	switch {
 	case vm.how == StandInKeeps && command == "migrate", len(vm.plugged) > 0 && command == "migrate":
 		vm.refuse("State blocked by a device that the stand-in was told to have")

@@ -173,7 +173,7 @@ func testPlug(t *testing.T, s Subject) {
 	if s.Hung == nil {
 		t.Skip("a real share needs a server")
 	}
-	s.Spec.Shares = []machine.Share{{Host: "/a"}, {Host: "/b"}}
+	s.Spec.Shares = []machine.Share{{Host: "/a", Type: "virtiofs"}, {Host: "/b", Type: "virtiofs"}}
 	r := newRig(t, s, "m")
 	r.link.Shares = []hostagent.ShareLink{{Tag: "share0", Socket: "/a.sock"}}
 	vm := r.start(s.Driver(t))

@@ -34,7 +34,7 @@ func TestCommandLine(t *testing.T) {
 	shared.Shares = []hostagent.ShareLink{{Tag: "share0", Socket: "/home/a user/.dev/machines/one, two/virtiofs-0.sock"}}
 	spec := func(arch string) machine.Spec {
 		s := testSpec(arch)
-		s.Shares = []machine.Share{{Host: "/home/a user"}}
+		s.Shares = []machine.Share{{Host: "/home/a user", Type: hostagent.ShareVirtiofs}}
 		return s
 	}
 	golden(t, "shares-linux", commandLine(host{"linux", "tcg"}, testImage, testDir, spec("amd64"), shared))

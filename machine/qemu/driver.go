@@ -245,16 +245,17 @@ func (d *Driver) run(ctx context.Context, program string, args []string, dir mac
 			return nil, errors.Join(err, memory.Close())
 		}
 		defer state.Close()
-		loaded := make(chan error, 1)
+		var loadErr error
+		loaded := make(chan struct{})
 		loading, cancel := context.WithCancel(ctx)
 		defer func() { cancel(); <-loaded }()
 		go func() { // while QEMU starts
 			defer close(loaded)
 			if state.MemorySize() > 0 {
-				loaded <- state.LoadMemory(loading, memory)
+				loadErr = state.LoadMemory(loading, memory)
 			}
 		}()
-		restore = func(v *vm) error { return v.restore(ctx, link, state, func() error { return <-loaded }) }
+		restore = func(v *vm) error { return v.restore(ctx, link, state, func() error { <-loaded; return loadErr }) }
 	}
 	v, err := launch(ctx, launching{program, args, dir, memory, sharePorts(spec)}, d.Logger)
 	if err != nil {
