@@ -168,7 +168,9 @@ var operations = []struct {
 	{"truncate", func(at func(string) string) error { return os.Truncate(at("file"), 1) }},
 	{"chmod", func(at func(string) string) error { return os.Chmod(at("watched"), 0o600) }},
 	{"chmod a folder", func(at func(string) string) error { return os.Chmod(at("sub"), 0o700) }},
-	{"utimes", func(at func(string) string) error { return os.Chtimes(at("file"), time.Unix(1e9, 0), time.Unix(1e9, 0)) }},
+	{"utimes", func(at func(string) string) error {
+		return os.Chtimes(at("file"), time.Unix(1e9, 0), time.Unix(1e9, 0))
+	}},
 	{"symlink", func(at func(string) string) error { return os.Symlink("file", at("link2")) }},
 	{"hard link", func(at func(string) string) error { return os.Link(at("file"), at("hard")) }},
 	{"fifo", func(at func(string) string) error { return unix.Mkfifo(at("fifo"), 0o644) }},
@@ -194,7 +196,9 @@ var operations = []struct {
 	{"temporary file", func(at func(string) string) error {
 		return errors.Join(os.WriteFile(at("tmp"), []byte("x"), 0o644), os.Remove(at("tmp")))
 	}},
-	{"replace a file by a folder", func(at func(string) string) error { return errors.Join(os.Remove(at("file")), os.Mkdir(at("file"), 0o755)) }},
+	{"replace a file by a folder", func(at func(string) string) error {
+		return errors.Join(os.Remove(at("file")), os.Mkdir(at("file"), 0o755))
+	}},
 }
 
 // What inotify says in the guest of a change on the host is what it says on the host.
