@@ -18,6 +18,7 @@ import (
 	"github.com/seed71221737/dev/engine/doctor"
 	"github.com/seed71221737/dev/engine/endpoint"
 	"github.com/seed71221737/dev/engine/environments"
+	"github.com/seed71221737/dev/internal/finding"
 )
 
 type doctorOptions struct{ fix, yes, json bool }
@@ -54,7 +55,7 @@ func (a *app) runDoctor(ctx context.Context, o doctorOptions) error {
 		return err
 	}
 	defer closeEngine()
-	reports := doctor.Run(ctx, checks)
+	reports := finding.Run(ctx, checks)
 	if err := a.showReports(reports, o.json); err != nil {
 		return err
 	}
@@ -62,7 +63,7 @@ func (a *app) runDoctor(ctx context.Context, o doctorOptions) error {
 		if err := a.repair(ctx, reports, o.yes); err != nil || a.dryRun {
 			return err
 		}
-		reports = doctor.Run(ctx, checks)
+		reports = finding.Run(ctx, checks)
 	}
 	for _, r := range reports {
 		for _, f := range r.Findings {

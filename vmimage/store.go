@@ -104,7 +104,8 @@ func (s *Store) Workspace() (string, error) {
 	return dir, nil
 }
 
-// Add verifies the image in dir, a workspace of this store, and moves it into place under a tag (may be empty). An image that is there already is kept.
+// Add verifies the image in dir, a workspace of this store, and moves it into place under a tag (may be empty). An image that is there already is kept,
+// unless it is damaged.
 func (s *Store) Add(ctx context.Context, dir, tag string) (Image, error) {
 	m, err := Verify(dir)
 	if err != nil {
@@ -115,14 +116,8 @@ func (s *Store) Add(ctx context.Context, dir, tag string) (Image, error) {
 		return Image{}, err
 	}
 	err = s.locked(ctx, func() error {
-		if _, err := os.Stat(filepath.Join(s.imageDir(digest), ManifestName)); err == nil {
-			if err := os.RemoveAll(dir); err != nil {
-				return err
-			}
-		} else {
-			if err := errors.Join(protect(dir), os.Rename(dir, s.imageDir(digest)), atomicfile.SyncDir(s.images())); err != nil {
-				return fmt.Errorf("add image to the store: %w", err)
-			}
+		if err := s.put(dir, digest); err != nil {
+			return fmt.Errorf("add image to the store: %w", err)
 		}
 		return s.tag(tag, m.Arch, digest)
 	})
@@ -130,6 +125,25 @@ func (s *Store) Add(ctx context.Context, dir, tag string) (Image, error) {
 		return Image{}, err
 	}
 	return s.image(digest)
+}
+
+// put moves a sound image into place. One that is there is kept, or taken away if it is damaged; VMs that run have its files open. The caller holds the lock.
+func (s *Store) put(dir, digest string) error {
+	there := s.imageDir(digest)
+	if _, err := os.Stat(there); err == nil {
+		if _, err := Verify(there); err == nil {
+			return os.RemoveAll(dir)
+		}
+		gone, err := s.Workspace()
+		if err == nil {
+			err = os.Rename(there, filepath.Join(gone, digest))
+		}
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(gone) // Prune does it if this does not
+	}
+	return errors.Join(protect(dir), os.Rename(dir, there), atomicfile.SyncDir(s.images()))
 }
 
 // protect makes an image's files read-only, so that nothing writes to them by accident.

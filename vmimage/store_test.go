@@ -122,6 +122,13 @@ func TestDamagedImageIsListedAndPruned(t *testing.T) {
 	if _, err := Verify(bad.Dir); !errors.As(err, &damaged) || !strings.Contains(err.Error(), KernelName) {
 		t.Errorf("verify: %v, want a DamagedError that names the file", err)
 	}
+	again := addImage(t, s, "amd64", "2", "b")
+	if _, err := Verify(again.Dir); err != nil || again.Digest != bad.Digest {
+		t.Errorf("a damaged image is not replaced by a sound one: %v", err)
+	}
+	if err := errors.Join(os.Chmod(kernel, 0o644), os.WriteFile(kernel, []byte("evil"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
 	removed, err := s.Prune(ctx, PruneOptions{Damaged: true})
 	if err != nil || len(removed) != 1 || removed[0].Digest != bad.Digest {
 		t.Errorf("prune damaged: %+v, %v", removed, err)

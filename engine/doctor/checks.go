@@ -36,13 +36,13 @@ const (
 // HostChecks are the checks that need no engine. folders are those whose file systems need room.
 func (h Host) HostChecks(folders []string) []Check {
 	return []Check{
-		{"disk", "free space for images, volumes and snapshots", func(context.Context) []Finding { return h.disk(folders) }},
-		{"dns", "names of registries", h.dns},
-		{"credentials", "docker's config.json and the credential helpers that it names", func(context.Context) []Finding { return h.credentials() }},
-		{"settings", "config.yaml and what dev remembers", func(context.Context) []Finding { return h.settings() }},
-		{"proxy", "proxies and certificates", func(context.Context) []Finding { return h.proxy() }},
-		{"watching", "the system's limits for watching files", func(context.Context) []Finding { return h.watching() }},
-		{"leftovers", "sockets and temporary files of processes that ended", func(context.Context) []Finding { return h.leftovers() }},
+		{Name: "disk", About: "free space for images, volumes and snapshots", Run: func(context.Context) []Finding { return h.disk(folders) }},
+		{Name: "dns", About: "names of registries", Run: h.dns},
+		{Name: "credentials", About: "docker's config.json and the credential helpers that it names", Run: func(context.Context) []Finding { return h.credentials() }},
+		{Name: "settings", About: "config.yaml and what dev remembers", Run: func(context.Context) []Finding { return h.settings() }},
+		{Name: "proxy", About: "proxies and certificates", Run: func(context.Context) []Finding { return h.proxy() }},
+		{Name: "watching", About: "the system's limits for watching files", Run: func(context.Context) []Finding { return h.watching() }},
+		{Name: "leftovers", About: "sockets and temporary files of processes that ended", Run: func(context.Context) []Finding { return h.leftovers() }},
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/seed71221737/dev/compose"
 	"github.com/seed71221737/dev/engine"
+	"github.com/seed71221737/dev/internal/finding"
 )
 
 var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -98,7 +99,7 @@ func TestHostChecks(t *testing.T) {
 			h := healthy(t)
 			c.fault(&h)
 			checks := h.HostChecks([]string{"/"})
-			found := findings(Run(t.Context(), checks))
+			found := findings(finding.Run(t.Context(), checks))
 			if c.check == "" {
 				if len(found) != 0 {
 					t.Errorf("got %+v", found)
@@ -112,7 +113,7 @@ func TestHostChecks(t *testing.T) {
 				if err := f.Repair(t.Context()); err != nil || f.RepairText == "" {
 					t.Fatalf("repair %q: %v", f.RepairText, err)
 				}
-				if left := findings(Run(t.Context(), checks)); len(left) != 0 {
+				if left := findings(finding.Run(t.Context(), checks)); len(left) != 0 {
 					t.Errorf("after the repair: %+v", left)
 				}
 			}
@@ -205,7 +206,7 @@ func TestEngineChecks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := healthy(t)
-			found := findings(Run(t.Context(), h.EngineChecks(func(context.Context) (Engine, error) { return c.e, c.open })))
+			found := findings(finding.Run(t.Context(), h.EngineChecks(func(context.Context) (Engine, error) { return c.e, c.open })))
 			what := []string{}
 			for _, f := range found {
 				what = append(what, f.What)

@@ -25,9 +25,9 @@ type Engine interface {
 // EngineChecks are the checks of an engine. open gives it, or says why there is none.
 func (h Host) EngineChecks(open func(context.Context) (Engine, error)) []Check {
 	return []Check{
-		{"engine", "whether it answers, and what it warns of", func(ctx context.Context) []Finding { return h.engine(ctx, open) }},
-		{"clock", "the engine's time", func(ctx context.Context) []Finding { return h.clock(ctx, open) }},
-		{"engine leftovers", "networks and containers that nothing uses", func(ctx context.Context) []Finding { return leftovers(ctx, open) }},
+		{Name: "engine", About: "whether it answers, and what it warns of", Run: func(ctx context.Context) []Finding { return h.engine(ctx, open) }},
+		{Name: "clock", About: "the engine's time", Run: func(ctx context.Context) []Finding { return h.clock(ctx, open) }},
+		{Name: "engine leftovers", About: "networks and containers that nothing uses", Run: func(ctx context.Context) []Finding { return leftovers(ctx, open) }},
 	}
 }
 
@@ -106,7 +106,7 @@ func leftovers(ctx context.Context, open func(context.Context) (Engine, error)) 
 
 // PortCheck looks at the host ports that a project publishes and that none of its containers has.
 func (h Host) PortCheck(p compose.Needs, ports map[string]uint16, have []compose.Container) Check {
-	return Check{"ports", "the host ports that this application publishes", func(context.Context) []Finding {
+	return Check{Name: "ports", About: "the host ports that this application publishes", Run: func(context.Context) []Finding {
 		own := map[uint16]bool{}
 		for _, c := range have {
 			for _, port := range c.Ports {
