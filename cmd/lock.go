@@ -19,6 +19,7 @@ import (
 
 	"github.com/seed71221737/dev/compose"
 	"github.com/seed71221737/dev/engine/native/atomicfile"
+	"github.com/seed71221737/dev/engine/remote"
 	"github.com/seed71221737/dev/engine/watch"
 )
 
@@ -117,7 +118,7 @@ func (a *app) newLockJob(p *types.Project) (lockJob, error) {
 		}
 		job.bases[name] = bases
 	}
-	job.needs = compose.LockNeeds(p, job.bases)
+	job.needs = append(compose.LockNeeds(p, job.bases), compose.ContextNeeds(p, remote.IsGit)...)
 	return job, nil
 }
 
@@ -179,25 +180,37 @@ func (a *app) checkLock(job lockJob) error {
 	return exitStatus(exitChanges)
 }
 
+// meaning is what a name stands for: an image's digest or a repository's commit.
+type meaning struct {
+	id        string
+	platforms map[string]string
+}
+
 // ask finds out what names stand for now.
-func (a *app) ask(ctx context.Context, needs []compose.LockNeed) (map[string]compose.LockedImage, error) {
+func (a *app) ask(ctx context.Context, needs []compose.LockNeed) (map[string]meaning, error) {
 	f, err := a.remoteFiles()
 	if err != nil {
 		return nil, err
 	}
 	var mu sync.Mutex
-	found := map[string]compose.LockedImage{}
+	found := map[string]meaning{}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for _, n := range needs {
 		g.Go(func() error {
-			digest, platforms, err := f.Digests(gctx, n.Ref)
+			var m meaning
+			var err error
+			if n.Context {
+				m.id, err = f.Commit(gctx, n.Ref)
+			} else {
+				m.id, m.platforms, err = f.Digests(gctx, n.Ref)
+			}
 			if err != nil {
 				return err
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			found[n.Ref] = compose.LockedImage{Digest: digest, Platforms: platforms, UsedBy: n.UsedBy}
+			found[n.Ref] = m
 			return nil
 		})
 	}
@@ -208,7 +221,7 @@ func (a *app) ask(ctx context.Context, needs []compose.LockNeed) (map[string]com
 func (a *app) showOutdated(ctx context.Context, job lockJob) error {
 	var locked []compose.LockNeed
 	for _, n := range job.needs {
-		if _, ok := job.lock.Images[n.Ref]; ok {
+		if _, ok := job.lock.Locked(n); ok {
 			locked = append(locked, n)
 		}
 	}
@@ -218,8 +231,8 @@ func (a *app) showOutdated(ctx context.Context, job lockJob) error {
 	}
 	t := table{header: []string{"IMAGE", "LOCKED", "NOW", "USED BY"}}
 	for _, n := range locked {
-		if was := job.lock.Images[n.Ref].Digest; was != now[n.Ref].Digest {
-			t.add(n.Ref, shortDigest(was), shortDigest(now[n.Ref].Digest), strings.Join(n.UsedBy, ", "))
+		if was, _ := job.lock.Locked(n); was != now[n.Ref].id {
+			t.add(n.Ref, shortDigest(was), shortDigest(now[n.Ref].id), strings.Join(n.UsedBy, ", "))
 		}
 	}
 	if len(t.rows) == 0 {
@@ -233,7 +246,7 @@ func (a *app) showOutdated(ctx context.Context, job lockJob) error {
 }
 
 func shortDigest(digest string) string {
-	_, hex, _ := strings.Cut(digest, ":")
+	hex := digest[strings.LastIndex(digest, ":")+1:] // a commit has none
 	return hex[:min(12, len(hex))]
 }
 
@@ -241,7 +254,7 @@ func shortDigest(digest string) string {
 func (a *app) writeLock(ctx context.Context, job lockJob, update bool, services []string) error {
 	var open []compose.LockNeed
 	for _, n := range job.needs {
-		_, locked := job.lock.Images[n.Ref]
+		_, locked := job.lock.Locked(n)
 		named := len(services) == 0 || slices.ContainsFunc(n.Services, func(s string) bool { return slices.Contains(services, s) })
 		if !locked || update && named {
 			open = append(open, n)
@@ -253,18 +266,24 @@ func (a *app) writeLock(ctx context.Context, job lockJob, update bool, services 
 	}
 	lock := compose.NewLock()
 	for _, n := range job.needs {
-		image, asked := found[n.Ref]
-		was, locked := job.lock.Images[n.Ref]
+		now, asked := found[n.Ref]
+		was, locked := job.lock.Locked(n)
 		switch {
 		case !asked:
-			image = was
-			image.UsedBy = n.UsedBy
+			now = meaning{was, job.lock.Images[n.Ref].Platforms}
 		case !locked:
-			a.say(fmt.Sprintf("%s is %s", n.Ref, shortDigest(image.Digest)))
-		case was.Digest != image.Digest:
-			a.say(fmt.Sprintf("%s is %s instead of %s", n.Ref, shortDigest(image.Digest), shortDigest(was.Digest)))
+			a.say(fmt.Sprintf("%s is %s", n.Ref, shortDigest(now.id)))
+		case was != now.id:
+			a.say(fmt.Sprintf("%s is %s instead of %s", n.Ref, shortDigest(now.id), shortDigest(was)))
 		}
-		lock.Images[n.Ref] = image
+		if n.Context {
+			if lock.Contexts == nil {
+				lock.Contexts = map[string]compose.LockedContext{}
+			}
+			lock.Contexts[n.Ref] = compose.LockedContext{Commit: now.id, UsedBy: n.UsedBy}
+			continue
+		}
+		lock.Images[n.Ref] = compose.LockedImage{Digest: now.id, Platforms: now.platforms, UsedBy: n.UsedBy}
 	}
 	if _, unused := job.lock.Drift(job.needs); len(unused) > 0 {
 		a.say("no longer used: " + strings.Join(unused, ", "))
@@ -295,7 +314,11 @@ func (a *app) enforceLock(p *types.Project) (*types.Project, error) {
 // tellDrift says which images the lock file lacks.
 func (a *app) tellDrift() {
 	for _, ref := range a.unlocked {
-		a.warn(fmt.Sprintf("image %s is not in %s: it is used as the registry has it now; dev lock adds it", ref, compose.LockName))
+		what, by := "image", "registry"
+		if remote.IsGit(ref) {
+			what, by = "build context", "repository"
+		}
+		a.warn(fmt.Sprintf("%s %s is not in %s: it is used as the %s has it now; dev lock adds it", what, ref, compose.LockName, by))
 	}
 }
 

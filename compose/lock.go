@@ -25,6 +25,14 @@ type Lock struct {
 	Version int `yaml:"version"`
 	// Images are by the name as the Compose files or Dockerfiles have it.
 	Images map[string]LockedImage `yaml:"images"`
+	// Contexts are the git repositories that builds take their files from, by the address as the Compose files have it.
+	Contexts map[string]LockedContext `yaml:"contexts,omitempty"`
+}
+
+// LockedContext is what the address of a repository stands for.
+type LockedContext struct {
+	Commit string   `yaml:"commit"`
+	UsedBy []string `yaml:"used-by,flow"`
 }
 
 // LockedImage is what a name stands for.
@@ -36,10 +44,12 @@ type LockedImage struct {
 	UsedBy []string `yaml:"used-by,flow"`
 }
 
-// LockNeed is an image that a project uses by a name whose meaning may change.
+// LockNeed is an image, or a repository that a build takes files from, that a project uses by a name whose meaning may change.
 type LockNeed struct {
-	Ref    string
-	UsedBy []string
+	Ref string
+	// Context: it is a repository's address.
+	Context bool
+	UsedBy  []string
 	// Services are those that run the image or are built on it.
 	Services []string
 }
@@ -61,6 +71,11 @@ func ParseLock(name string, data []byte) (Lock, error) {
 	for ref, image := range l.Images {
 		if _, err := pinned(ref, image.Digest); err != nil {
 			return l, &hintedError{fmt.Errorf("read lock file %q: image %q: %w", name, ref, err), "dev lock --update writes it anew"}
+		}
+	}
+	for address, c := range l.Contexts {
+		if !wholeCommit(c.Commit) {
+			return l, &hintedError{fmt.Errorf("read lock file %q: context %q: %q is no commit", name, address, c.Commit), "dev lock --update writes it anew"}
 		}
 	}
 	if l.Images == nil {
@@ -127,7 +142,7 @@ func LockNeeds(p *types.Project, bases map[string][]string) []LockNeed {
 		for _, ref := range imageMounts(s) {
 			add(ref, name, name)
 		}
-		for _, ref := range bases[name] {
+		for _, ref := range slices.Concat(bases[name], imageContexts(s)) {
 			if !built[ref] {
 				add(ref, "build of "+name, name)
 			}
@@ -138,6 +153,82 @@ func LockNeeds(p *types.Project, bases map[string][]string) []LockNeed {
 		out = append(out, *needs[ref])
 	}
 	return out
+}
+
+// ContextNeeds lists the repositories that a lock of the project has to have. isGit tells them from other contexts.
+func ContextNeeds(p *types.Project, isGit func(address string) bool) []LockNeed {
+	needs := map[string]*LockNeed{}
+	all := p.AllServices()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		b := all[name].Build
+		if b == nil {
+			continue
+		}
+		for _, address := range slices.Compact(slices.Sorted(slices.Values(append(slices.Collect(maps.Values(b.AdditionalContexts)), b.Context)))) {
+			if ref, _, _ := strings.Cut(fragment(address), ":"); !isGit(address) || wholeCommit(ref) {
+				continue
+			}
+			if needs[address] == nil {
+				needs[address] = &LockNeed{Ref: address, Context: true}
+			}
+			n := needs[address]
+			n.UsedBy, n.Services = append(n.UsedBy, "build of "+name), append(n.Services, name)
+		}
+	}
+	var out []LockNeed
+	for _, address := range slices.Sorted(maps.Keys(needs)) {
+		out = append(out, *needs[address])
+	}
+	return out
+}
+
+// fragment is what stands behind the # of a repository's address: REF:FOLDER.
+func fragment(address string) string {
+	_, f, _ := strings.Cut(address, "#")
+	return f
+}
+
+// wholeCommit reports whether a reference is a commit, which never means another one.
+func wholeCommit(ref string) bool {
+	return (len(ref) == 40 || len(ref) == 64) && strings.Trim(ref, "0123456789abcdef") == ""
+}
+
+// pinContext is the address with the commit that the lock has for it.
+func (l Lock) pinContext(address string) string {
+	locked, ok := l.Contexts[address]
+	if !ok {
+		return address
+	}
+	repository, f, _ := strings.Cut(address, "#")
+	pin := repository + "#" + locked.Commit
+	if _, folder, ok := strings.Cut(f, ":"); ok {
+		pin += ":" + folder
+	}
+	return pin
+}
+
+// Locked is the digest or commit that the lock has for a need.
+func (l Lock) Locked(n LockNeed) (id string, ok bool) {
+	if n.Context {
+		c, ok := l.Contexts[n.Ref]
+		return c.Commit, ok
+	}
+	i, ok := l.Images[n.Ref]
+	return i.Digest, ok
+}
+
+// imageContexts are the images that a service's build is given as named contexts.
+func imageContexts(s types.ServiceConfig) (refs []string) {
+	if s.Build == nil {
+		return nil
+	}
+	for _, context := range s.Build.AdditionalContexts {
+		if ref, ok := strings.CutPrefix(context, imageContext); ok {
+			refs = append(refs, ref)
+		}
+	}
+	slices.Sort(refs)
+	return refs
 }
 
 // builtImages are the names of images that services build: they come from no registry.
@@ -156,11 +247,11 @@ func (l Lock) Drift(needs []LockNeed) (missing, unused []string) {
 	used := map[string]bool{}
 	for _, n := range needs {
 		used[n.Ref] = true
-		if _, ok := l.Images[n.Ref]; !ok {
+		if _, ok := l.Locked(n); !ok {
 			missing = append(missing, n.Ref)
 		}
 	}
-	for _, ref := range slices.Sorted(maps.Keys(l.Images)) {
+	for _, ref := range slices.Concat(slices.Sorted(maps.Keys(l.Images)), slices.Sorted(maps.Keys(l.Contexts))) {
 		if !used[ref] {
 			unused = append(unused, ref)
 		}
@@ -203,6 +294,15 @@ func (l Lock) services(all types.Services, built map[string]bool, bases map[stri
 		}
 		if s.Build != nil {
 			build := *s.Build
+			build.Context = l.pinContext(build.Context)
+			build.AdditionalContexts = maps.Clone(build.AdditionalContexts)
+			for key, address := range build.AdditionalContexts {
+				build.AdditionalContexts[key] = l.pinContext(address)
+				if ref, ok := strings.CutPrefix(address, imageContext); ok && !built[ref] {
+					pin, _ := l.pin(ref)
+					build.AdditionalContexts[key] = imageContext + pin
+				}
+			}
 			build.AdditionalContexts = l.contexts(build.AdditionalContexts, bases[name])
 			s.Build = &build
 		}

@@ -31,10 +31,20 @@ type gitAddress struct {
 	path       string // of a file or folder in the repository
 }
 
-// isGit reports whether an address is that of a repository.
-func isGit(address string) bool {
+// IsGit reports whether an address is that of a git repository.
+func IsGit(address string) bool {
 	_, err := parseGit(address)
 	return err == nil
+}
+
+// Commit asks a repository which commit its address stands for now.
+func (f *Fetcher) Commit(ctx context.Context, address string) (string, error) {
+	a, err := parseGit(address)
+	if err != nil {
+		return "", err
+	}
+	_, commit, err := f.resolve(ctx, a)
+	return commit, err
 }
 
 var scpForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9._~-]+@[^:/\s]+:[^\s]+$`) })

@@ -58,7 +58,7 @@ func New(o Options) *Fetcher {
 
 // Loaders are the fetcher as compose-go takes it: one for git and one for registries.
 func (f *Fetcher) Loaders() []loader.ResourceLoader {
-	return []loader.ResourceLoader{resource{f, isGit, f.git}, resource{f, isOCI, f.oci}}
+	return []loader.ResourceLoader{resource{f, IsGit, f.git}, resource{f, isOCI, f.oci}}
 }
 
 // Fetched are the addresses that files were fetched from, in that order.
