@@ -31,6 +31,7 @@ type record struct {
 	// modified and attributes: somebody else's change was seen between our own operations, by the state.
 	modified, attributes bool
 	state                Stamp
+	told                 Stamp // the state in which somebody else left it, when that was told last
 	known                bool // state is what our last operation left
 	gone                 bool // our last operation took the name away
 	last                 time.Time
@@ -90,7 +91,7 @@ func (l *Ledger) Begin(op wire.Op, path, to string) (done func(err error, now wi
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.record(path)
-	if there && r.known && r.inflight == 0 {
+	if there && r.known && r.inflight == 0 && before != r.told {
 		r.compare(before)
 	}
 	r.inflight++
@@ -207,6 +208,7 @@ func (l *Ledger) judge(e wire.Event, patient bool) verdict {
 	if l.explains(e, r, now, there) {
 		return own
 	}
+	r.told = now
 	l.drop(e)
 	return foreign
 }

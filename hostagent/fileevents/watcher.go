@@ -104,12 +104,6 @@ func (w *Watcher) Ledger() *Ledger { return w.ledger }
 // Add watches a folder below the share from now on, and is to be called before the guest is told of it. It reports whether all changes in it will be told;
 // where not (the system's limit is reached, or the folder is on another computer), the guest must ask again before it believes what it knows.
 func (w *Watcher) Add(path string) bool {
-	w.setMu.Lock()
-	known := w.set.has(path)
-	w.setMu.Unlock()
-	if known {
-		return !w.remote
-	}
 	err := w.watch(path)
 	if limit := (*LimitError)(nil); errors.As(err, &limit) {
 		w.tell.Do(func() {
@@ -124,6 +118,7 @@ func (w *Watcher) Add(path string) bool {
 	return err == nil && !w.remote
 }
 
+// watch asks the system each time, even for a path that is in the set: it may be another folder by now.
 func (w *Watcher) watch(path string) error {
 	handle, err := w.source.add(path)
 	if err != nil {
