@@ -25,7 +25,7 @@ type dialer func(ctx context.Context) (net.Conn, error)
 
 // newEngineClient makes a client of the engine behind dial.
 func newEngineClient(dial dialer) (*client.Client, error) {
-	c, err := client.New(client.WithHost("http://machine"), client.WithResponseHook(boundAnswer),
+	c, err := client.New(client.WithHost("http://machine"), client.WithHTTPResponseHook(boundAnswer),
 		client.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }))
 	if err != nil {
 		return nil, fmt.Errorf("make a client of the engine: %w", err)

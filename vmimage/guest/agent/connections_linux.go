@@ -115,7 +115,7 @@ func destroy(s *netlink.Socket) error {
 func inNetwork(path string, f func() error) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil //nolint:nilerr // its container has ended
+		return nil // its container has ended
 	}
 	defer unix.Close(fd)
 	done := make(chan error, 1)

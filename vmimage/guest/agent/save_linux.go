@@ -73,7 +73,7 @@ func reseed(entropy []byte) error {
 func setHardwareClock(t time.Time) error {
 	f, err := os.OpenFile("/dev/rtc0", os.O_WRONLY, 0)
 	if err != nil {
-		return nil //nolint:nilerr // there is none
+		return nil // there is none
 	}
 	defer f.Close()
 	t = t.UTC()

@@ -173,7 +173,7 @@ const enginePID = "/run/docker.pid"
 func endEngine() error {
 	data, err := os.ReadFile(enginePID)
 	if err != nil {
-		return nil //nolint:nilerr // none runs, and the next one reads the new settings
+		return nil // none runs, and the next one reads the new settings
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
 	if err != nil {
@@ -181,7 +181,7 @@ func endEngine() error {
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return nil //nolint:nilerr // it is gone
+		return nil // it is gone
 	}
 	defer unix.Close(fd)
 	if err := unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0); err != nil {
