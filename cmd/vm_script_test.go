@@ -81,12 +81,12 @@ func TestVMScript(t *testing.T) {
 			return nil
 		},
 		Condition: func(name string) (bool, error) {
-			return name == "docker" && isProgram(os.Getenv("DEV_TEST_DOCKER")), nil
+			return name == "slow" && os.Getenv("DEV_TEST_VM") == "all" || name == "docker" && isProgram(os.Getenv("DEV_TEST_DOCKER")), nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"eventually": eventually, "get": get},
 	}
 	// The scripts of a folder run side by side; what ends the machine is for none of them.
-	for _, dir := range []string{"testdata/vm", "testdata/vm/suspend", "testdata/vm/restart", "testdata/vm/upgrade"} {
+	for _, dir := range []string{"testdata/vm", "testdata/vm/suspend", "testdata/vm/restart", "testdata/vm/disk", "testdata/vm/upgrade"} {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			params.Dir = dir
 			testscript.Run(t, params)
