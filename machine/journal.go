@@ -100,7 +100,7 @@ func readJournal(d Dir) (*journal, error) {
 		return nil, &JournalError{Name: d.Name(), Err: err}
 	}
 	if j.Version > journalVersion {
-		return nil, &JournalError{Name: d.Name(), Err: fmt.Errorf("its version is %d and this dev reads up to %d: use a newer dev", j.Version, journalVersion)}
+		return nil, &JournalError{Name: d.Name(), newer: true, Err: fmt.Errorf("its version is %d and this dev reads up to %d: use a newer dev", j.Version, journalVersion)}
 	}
 	if err := j.check(); err != nil {
 		return nil, &JournalError{Name: d.Name(), Err: err}
@@ -159,6 +159,8 @@ func endJournal(d Dir) error {
 type JournalError struct {
 	Name string
 	Err  error
+	// newer: a newer dev wrote it.
+	newer bool
 }
 
 func (e *JournalError) Error() string {
@@ -187,7 +189,7 @@ func (e *UnfinishedError) Hint() string { return fmt.Sprintf("`%s` finishes it",
 // unfinished tells a change that was interrupted, nil if there is none. A change whose command is at work is none: it holds the machine's lock.
 func (m *Machine) unfinished() error {
 	if _, err := os.Stat(m.Dir.Journal()); err != nil {
-		return nil //nolint:nilerr // there is no journal
+		return nil // there is no journal
 	}
 	unlock, free := m.store.tryLock(m.Name)
 	if !free {

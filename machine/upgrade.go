@@ -474,7 +474,7 @@ func (m *Machine) releaseOthers(ctx context.Context) error {
 	}
 	for _, snap := range list {
 		if snap.Problem != nil {
-			return nil // it may need any of them
+			return nil //nolint:nilerr // it may need any of them
 		}
 		used[snap.Image] = true
 	}

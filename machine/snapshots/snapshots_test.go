@@ -150,13 +150,13 @@ func TestDamage(t *testing.T) {
 			}
 		}
 	}
-	replace := func(old, new string) func(t *testing.T, file string) {
+	replace := func(old, with string) func(t *testing.T, file string) {
 		return func(t *testing.T, file string) {
 			data, err := os.ReadFile(file)
 			if err != nil || !bytes.Contains(data, []byte(old)) {
 				t.Fatalf("%s has no %q, %v", file, old, err)
 			}
-			if err := errors.Join(os.Remove(file), os.WriteFile(file, bytes.Replace(data, []byte(old), []byte(new), 1), 0o600)); err != nil {
+			if err := errors.Join(os.Remove(file), os.WriteFile(file, bytes.Replace(data, []byte(old), []byte(with), 1), 0o600)); err != nil {
 				t.Fatal(err)
 			}
 		}
