@@ -24,6 +24,7 @@ type Player struct {
 	picture Picture
 	log     *slog.Logger
 	proc    string
+	seen    seen // Run's alone
 
 	thread atomic.Uint32
 	mu     sync.Mutex
@@ -82,8 +83,30 @@ func (p *Player) Run(ctx context.Context, next func(ctx context.Context) ([]wire
 	}
 }
 
-// scanAgain is how long what programs watch is taken for granted within a batch.
-const scanAgain = 100 * time.Millisecond
+const (
+	// scanAgain is how long what programs watch is taken for granted while events are replayed; longer where it takes long to find out.
+	scanAgain = 100 * time.Millisecond
+	scanShare = 10 // scanning takes less than one part in so many of the time
+	// manyEvents are in batches of a storm.
+	manyEvents = 500
+)
+
+// seen is what programs watch, until it is due to look again.
+type seen struct {
+	watches
+	due time.Time
+}
+
+// look finds out who watches, if that is due.
+func (p *Player) look() {
+	now := time.Now()
+	if now.Before(p.seen.due) {
+		return
+	}
+	p.seen.watches = scan(p.proc, p.device)
+	took := time.Since(now)
+	p.seen.due = now.Add(took + max(scanAgain, scanShare*took))
+}
 
 // play replays one batch.
 func (p *Player) play(events []wire.Event) {
@@ -94,15 +117,15 @@ func (p *Player) play(events []wire.Event) {
 			p.picture.Changed(e.Path)
 		}
 	}
-	seen, at := scan(p.proc, p.device), time.Now()
-	pl := newPlanner(p.picture, func(n Node) bool { return seen.has(n) }, events)
+	if len(events) < manyEvents {
+		p.seen.due = time.Time{} // who has begun to watch just now must hear of it
+	}
+	pl := newPlanner(p.picture, func(n Node) bool { return p.seen.has(n) }, events)
 	for i := 0; i < len(events); i++ {
-		if time.Since(at) > scanAgain {
-			seen, at = scan(p.proc, p.device), time.Now()
-		}
+		p.look()
 		s, covered := pl.plan(i)
 		if s.do == compare {
-			p.compare(s.event.Path, seen)
+			p.compare(s.event.Path, p.seen.watches)
 			continue
 		}
 		p.perform(s)
