@@ -22,7 +22,7 @@ const stopGrace = 60 * time.Second
 
 // stopMargin is what an agent needs beyond the grace: for the power button, and for the kill when that did not help.
 // Before that, its memory may have been tried to be saved.
-const stopMargin = 150 * time.Second
+const stopMargin = 4 * time.Minute
 
 // StopOptions say how patient a stop is.
 type StopOptions struct {
@@ -202,10 +202,7 @@ const helperPatience = 3 * time.Second
 
 // endHelpers waits for the servers of shares that a killed agent left, which end with their VM, and ends those that never had one.
 func (m *Machine) endHelpers(ctx context.Context) error {
-	socket := "--socket-path=" + string(m.Dir) + string(filepath.Separator)
-	found, err := process.Find(ctx, func(args []string) bool {
-		return strings.HasPrefix(filepath.Base(args[0]), "virtiofsd") && slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, socket) })
-	})
+	found, err := m.helpers(ctx)
 	if err != nil {
 		return err
 	}
@@ -220,6 +217,14 @@ func (m *Machine) endHelpers(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// helpers are the servers of the machine's shares.
+func (m *Machine) helpers(ctx context.Context) ([]process.Process, error) {
+	socket := "--socket-path=" + string(m.Dir) + string(filepath.Separator)
+	return process.Find(ctx, func(args []string) bool {
+		return strings.HasPrefix(filepath.Base(args[0]), "virtiofsd") && slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, socket) })
+	})
 }
 
 // buttonPause is how often the power button is pressed: a guest that is booting does not notice it, and a monitor may just have lost its client.

@@ -40,11 +40,11 @@ func (e *suspendedError) Error() string {
 
 const (
 	// freezeWait bounds the guest's preparations for being saved: it writes what it has cached.
-	freezeWait = 30 * time.Second
+	freezeWait = 90 * time.Second
 	// saveWait bounds writing the memory.
-	saveWait = 2 * time.Minute
+	saveWait = 4 * time.Minute
 	// putAsideWait bounds both, for a stop: who waits for it has patience for this much more than the grace, and a turn-off comes after it.
-	putAsideWait = 40 * time.Second
+	putAsideWait = 2 * time.Minute
 )
 
 // serve waits for the machine's end, or brings it about, through as many lives as it has.
