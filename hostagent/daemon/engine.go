@@ -11,9 +11,11 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/client"
 
@@ -164,15 +166,19 @@ func listPorts(ctx context.Context, c *client.Client) (map[string]containerPorts
 	if err != nil {
 		return nil, fmt.Errorf("list containers: %w", err)
 	}
+	var mu sync.Mutex
 	found := map[string]containerPorts{}
-	for _, item := range list.Items {
+	err = each(ctx, list.Items, func(ctx context.Context, item container.Summary) error {
 		p, err := inspectPorts(ctx, c, item.ID)
-		if err != nil {
-			return nil, err
-		}
 		if p != nil {
+			mu.Lock()
+			defer mu.Unlock()
 			found[item.ID] = *p
 		}
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	return found, nil
 }

@@ -35,13 +35,17 @@ type forwards struct {
 // startPorts serves the ports of what runs now, and follows the engine from then on, as long as the life lasts.
 func (a *agent) startPorts(ctx context.Context, l *life) error {
 	f := a.forwards.Load()
-	if f == nil {
+	known := f != nil
+	if !known {
 		f = &forwards{a: a, containers: map[string]containerPorts{}, there: map[place]forward{}, serving: map[place]func(){}}
 		a.forwards.Store(f)
 		a.onClose("published ports", f.close)
 	}
 	first := make(chan struct{})
 	l.work.Go(func() { f.follow(l.ctx, sync.OnceFunc(func() { close(first) })) })
+	if known && l.restored {
+		return nil // they are served as they were before it slept, and nothing has changed meanwhile
+	}
 	select {
 	case <-first:
 		return nil
