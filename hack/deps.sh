@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what building and testing need beside Go and git: a C compiler and libseccomp for runc, a firewall tool for the engine, mmdebstrap
-# to make a base image where none can be pulled, a static busybox for the tests' images and XFS to test clones of volumes. Does nothing, and needs no network, when all is there.
+# to make a base image where none can be pulled, a static busybox for the tests' images, XFS to test clones of volumes, Python and node to see files change. Does nothing, and needs no network, when all is there.
 # `hack/deps.sh machines` installs QEMU instead, with firmware for both architectures, to boot virtual machines.
 set -eu
 
@@ -35,6 +35,8 @@ else
 	have mmdebstrap || need mmdebstrap
 	static_busybox || need busybox-static
 	have mkfs.xfs || need xfsprogs
+	have python3 || need python3-minimal # these two watch files in tests
+	have node || need nodejs
 	[ -f /usr/share/keyrings/debian-archive-keyring.gpg ] || need debian-archive-keyring
 	[ -f /etc/ssl/certs/ca-certificates.crt ] || [ ! -f /etc/debian_version ] || need ca-certificates
 fi

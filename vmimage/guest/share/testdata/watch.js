@@ -9,5 +9,10 @@ function load() {
     if (e.code !== 'ENOENT') throw e; // between two steps of a save
   }
 }
-fs.watch(folder, { recursive: process.argv.includes('recursive') }, (event, changed) => { if (changed && changed.endsWith(name)) load(); });
+try {
+  fs.watch(folder, { recursive: process.argv.includes('recursive') }, (event, changed) => { if (changed && changed.endsWith(name)) load(); });
+} catch (e) {
+  if (e.code !== 'ERR_FEATURE_UNAVAILABLE_ON_PLATFORM') throw e;
+  console.log('unsupported'); // before node 20
+}
 load();
