@@ -20,7 +20,7 @@ type treeSet struct {
 func (s treeSet) filter(events []raw) []raw {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	kept := events[:0]
+	kept := make([]raw, 0, len(events))
 	for _, e := range events {
 		if e.lost {
 			kept = append(kept, e)
@@ -41,6 +41,10 @@ func (s treeSet) filter(events []raw) []raw {
 			e.Kind, e.To = wire.Deleted, ""
 		}
 		kept = append(kept, e)
+		if e.Kind == wire.Modified && !e.Dir { // the system does not tell when it is closed
+			e.Kind = wire.Closed
+			kept = append(kept, e)
+		}
 	}
 	return kept
 }
