@@ -164,13 +164,18 @@ func (s *Store) install(ctx context.Context, name string, driver Driver, spec Sp
 	return atomicfile.SyncDir(s.Dir)
 }
 
-// furnish makes the files of a new machine.
-func furnish(dir Dir, name string, spec Spec) error {
+// makeIdentity gives a machine an identity that no other has.
+func makeIdentity(dir Dir) error {
 	id := make([]byte, 16)
 	if _, err := rand.Read(id); err != nil {
 		return err
 	}
-	if err := os.WriteFile(dir.ID(), []byte(hex.EncodeToString(id)+"\n"), 0o600); err != nil {
+	return os.WriteFile(dir.ID(), []byte(hex.EncodeToString(id)+"\n"), 0o600)
+}
+
+// furnish makes the files of a new machine.
+func furnish(dir Dir, name string, spec Spec) error {
+	if err := makeIdentity(dir); err != nil {
 		return err
 	}
 	if err := makeKeys(dir, name); err != nil {

@@ -29,3 +29,17 @@ type Finder interface {
 type Validator interface {
 	Validate(spec Spec) error
 }
+
+// Prober is a driver that runs machines in more than one way.
+type Prober interface {
+	// Probe tries anew how such a machine would run, whatever is remembered of it.
+	Probe(ctx context.Context, spec Spec) (Probe, error)
+}
+
+// Probe is what a driver found out about an accelerator.
+type Probe struct {
+	// Accelerator is the host's own; Why says why it does not work, "" if it does, or is not wanted.
+	Accelerator, Why string
+	// Forget makes the driver forget that it worked; nil where that is not remembered.
+	Forget func() error
+}

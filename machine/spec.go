@@ -101,16 +101,24 @@ var (
 	unknown   = lazyregexp.New(`field (\S+) not found in type \S+`)
 )
 
+// specVersion is the version that a spec gives, whatever else is in it; 0 where it gives none.
+func specVersion(data []byte) int {
+	var head struct {
+		Version int `yaml:"version"`
+	}
+	if yaml.Unmarshal(data, &head) != nil {
+		return 0
+	}
+	return head.Version
+}
+
 // ParseSpec reads and validates machine.yaml; name stands in errors. Unknown fields are errors with their line.
 func ParseSpec(name string, data []byte) (Spec, error) {
 	if len(data) > maxSpecBytes {
 		return Spec{}, &SpecError{Name: name, Problems: []string{"it is too large to be one"}}
 	}
-	var head struct {
-		Version int `yaml:"version"`
-	}
-	if err := yaml.Unmarshal(data, &head); err == nil && head.Version > SpecVersion {
-		return Spec{}, &SpecError{Name: name, Problems: []string{fmt.Sprintf("its version is %d and this dev reads up to %d: use a newer dev", head.Version, SpecVersion)}}
+	if v := specVersion(data); v > SpecVersion {
+		return Spec{}, &SpecError{Name: name, Problems: []string{fmt.Sprintf("its version is %d and this dev reads up to %d: use a newer dev", v, SpecVersion)}}
 	}
 	var s Spec
 	dec := yaml.NewDecoder(bytes.NewReader(data))

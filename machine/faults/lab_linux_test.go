@@ -232,7 +232,7 @@ func (l *lab) whole(t *testing.T, words ...string) {
 	}
 	for _, word := range []string{"hostagent", "qemu-system"} {
 		if list := l.processes(t, word); len(list) != 1 {
-			t.Errorf("%d processes %s run, want 1: %q", len(list), word, list)
+			t.Errorf("%d processes %s run, want 1: %v", len(list), word, list)
 		}
 	}
 	if problems := l.status(t).Problems; len(problems) > 0 {

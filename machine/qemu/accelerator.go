@@ -98,10 +98,7 @@ func (d *Driver) say(text string) {
 
 // prove runs the tiny guest unless its answer is known, and says whether it did.
 func (d *Driver) prove(ctx context.Context, program, accelerator, arch string) (p proof, fresh bool, err error) {
-	question := proof{Boot: bootID(), Program: program, Accelerator: accelerator, Arch: arch}
-	if info, err := os.Stat(program); err == nil {
-		question.ProgramTime = info.ModTime()
-	}
+	question := ask(program, accelerator, arch)
 	if known, ok := d.recall(question); ok {
 		return known, false, nil
 	}
@@ -115,6 +112,36 @@ func (d *Driver) prove(ctx context.Context, program, accelerator, arch string) (
 	question.Works, question.Why = why == "", why
 	d.remember(question)
 	return question, true, nil
+}
+
+var _ machine.Prober = (*Driver)(nil)
+
+// Probe runs the tiny guest though its answer is known.
+func (d *Driver) Probe(ctx context.Context, spec machine.Spec) (machine.Probe, error) {
+	p := machine.Probe{Accelerator: native(runtime.GOOS)}
+	if spec.Accelerator == "tcg" || p.Accelerator == "" || spec.Arch != runtime.GOARCH {
+		return p, nil
+	}
+	program, err := d.program(spec.Arch)
+	if err != nil {
+		return p, err
+	}
+	if p.Why = unusable(p.Accelerator); p.Why == "" {
+		p.Why = runProbe(ctx, program, host{OS: runtime.GOOS, Accelerator: p.Accelerator}, spec.Arch)
+	}
+	if known, ok := d.recall(ask(program, p.Accelerator, spec.Arch)); ok && known.Works && p.Why != "" {
+		p.Forget = func() error { return os.Remove(d.memory()) }
+	}
+	return p, ctx.Err()
+}
+
+// ask is the question whether an accelerator works on this host now.
+func ask(program, accelerator, arch string) proof {
+	question := proof{Boot: bootID(), Program: program, Accelerator: accelerator, Arch: arch}
+	if info, err := os.Stat(program); err == nil {
+		question.ProgramTime = info.ModTime()
+	}
+	return question
 }
 
 // unusable says what is known without trying: a device that is missing or shut.

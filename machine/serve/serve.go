@@ -11,11 +11,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"net"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -209,52 +207,39 @@ func mergedConfig(base, over map[string]json.RawMessage) map[string]json.RawMess
 	return all
 }
 
-// ports are loopback ports that a machine keeps from one start to the next, so that what was told to other programs stays true.
-type ports struct {
-	SSH int `json:"ssh"`
-	TCP int `json:"tcp"`
-}
-
 // wishedPorts reads the machine's ports, or chooses them when it has none. A port that is taken by the time it is wanted is the agent's to replace.
-func wishedPorts(dir machine.Dir) (ports, error) {
-	data, err := os.ReadFile(dir.Ports())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return ports{}, fmt.Errorf("read the machine's ports: %w", err)
-	}
-	var p ports
-	if json.Unmarshal(data, &p) == nil && p.valid() {
+func wishedPorts(dir machine.Dir) (machine.Ports, error) {
+	p, err := dir.ReadPorts()
+	if err == nil {
 		return p, nil
 	}
 	if p, err = choosePorts(); err != nil {
-		return ports{}, err
+		return machine.Ports{}, err
 	}
-	if data, err = json.Marshal(p); err != nil {
-		return ports{}, err
+	data, err := json.Marshal(p)
+	if err != nil {
+		return machine.Ports{}, err
 	}
 	if err := atomicfile.Write(dir.Ports(), append(data, '\n'), 0o600); err != nil {
-		return ports{}, fmt.Errorf("write %q: %w", filepath.Base(dir.Ports()), err)
+		return machine.Ports{}, fmt.Errorf("write %q: %w", filepath.Base(dir.Ports()), err)
 	}
 	return p, nil
 }
 
-func (p ports) valid() bool {
-	return p.SSH > 0 && p.SSH < 1<<16 && p.TCP > 0 && p.TCP < 1<<16 && p.SSH != p.TCP
-}
-
 // choosePorts asks the system for two free ports.
-func choosePorts() (ports, error) {
+func choosePorts() (machine.Ports, error) {
 	var numbers [2]int
 	for i := range numbers {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
-			return ports{}, fmt.Errorf("choose a port: %w", err)
+			return machine.Ports{}, fmt.Errorf("choose a port: %w", err)
 		}
 		defer l.Close()
 		addr, ok := l.Addr().(*net.TCPAddr)
 		if !ok {
-			return ports{}, fmt.Errorf("choose a port: %q is no TCP address", l.Addr())
+			return machine.Ports{}, fmt.Errorf("choose a port: %q is no TCP address", l.Addr())
 		}
 		numbers[i] = addr.Port
 	}
-	return ports{SSH: numbers[0], TCP: numbers[1]}, nil
+	return machine.Ports{SSH: numbers[0], TCP: numbers[1]}, nil
 }

@@ -118,7 +118,7 @@ func TestSeed(t *testing.T) {
 func TestPortsStay(t *testing.T) {
 	_, m := newMachine(t, nil)
 	first, err := wishedPorts(m.Dir)
-	if err != nil || !first.valid() {
+	if err != nil || !first.Valid() {
 		t.Fatal(first, err)
 	}
 	if again, err := wishedPorts(m.Dir); err != nil || again != first {
@@ -128,7 +128,7 @@ func TestPortsStay(t *testing.T) {
 		if err := os.WriteFile(m.Dir.Ports(), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if p, err := wishedPorts(m.Dir); err != nil || !p.valid() {
+		if p, err := wishedPorts(m.Dir); err != nil || !p.Valid() {
 			t.Errorf("%q: %+v, %v", text, p, err)
 		}
 	}
