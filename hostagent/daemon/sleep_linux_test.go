@@ -226,8 +226,7 @@ func TestSleepWithContainers(t *testing.T) {
 // TestWhatKeepsAwake: containers, connections to ports and SSH, and requests of the Docker API that have no end; but not connections that were left open.
 func TestWhatKeepsAwake(t *testing.T) {
 	for name, use := range map[string]func(*testing.T, *fakeMachine, string) (end func()){
-		"a container": func(_ *testing.T, m *fakeMachine, port string) func() {
-			m.vm.engine.start("web", published("80/tcp", "127.0.0.1", port))
+		"a container": func(_ *testing.T, m *fakeMachine, _ string) func() {
 			m.await("the port", withPorts(1))
 			return func() { m.vm.engine.stop("web") }
 		},
@@ -263,15 +262,18 @@ func TestWhatKeepsAwake(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, port := newSleeper(t)
-			slept := make(chan struct{}, 1)
-			m.vm.suspending = func(context.Context) error { signal(slept); return nil }
 			m.o.SleepAfter = 300 * time.Millisecond
-			m.run()
-			end := use(t, m, port)
-			select {
-			case <-slept:
-				t.Error("the machine fell asleep")
-			case <-time.After(3 * m.o.SleepAfter):
+			if name == "a container" {
+				m.vm.engine.start("web", published("80/tcp", "127.0.0.1", port))
+			}
+			m.begin()
+			m.await("the sockets", func(s *hostagent.Status) bool { return s.Docker != "" && s.SSH != "" })
+			end := use(t, m, port) // which wakes a machine that was quicker
+			before, _ := m.guests()
+			time.Sleep(3 * m.o.SleepAfter)
+			s, err := m.client.Status(t.Context())
+			if after, _ := m.guests(); err != nil || s.Phase != hostagent.Running || after != before {
+				t.Errorf("the machine fell asleep: %+v, %v", s, err)
 			}
 			end()
 			m.await("the sleep", inPhase(hostagent.Suspended))
@@ -283,7 +285,8 @@ func TestWhatKeepsAwake(t *testing.T) {
 func TestIdleClientsAreClosed(t *testing.T) {
 	m, _ := newSleeper(t)
 	m.o.SleepAfter = 200 * time.Millisecond
-	m.run()
+	m.begin()
+	m.await("the socket", func(s *hostagent.Status) bool { return s.Docker != "" })
 	c, err := net.Dial("unix", m.o.Docker)
 	if err != nil {
 		t.Fatal(err)
