@@ -32,8 +32,8 @@ type record struct {
 	modified, attributes bool
 	state                Stamp
 	told                 Stamp // the state in which somebody else left it, when that was told last
-	known                bool // state is what our last operation left
-	gone                 bool // our last operation took the name away
+	known                bool  // state is what our last operation left
+	gone                 bool  // our last operation took the name away
 	last                 time.Time
 }
 

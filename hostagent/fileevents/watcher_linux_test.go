@@ -26,10 +26,10 @@ type watching struct {
 	dir string
 }
 
-func watchDir(t *testing.T, make ...string) *watching {
+func watchDir(t *testing.T, names ...string) *watching {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range make {
+	for _, name := range names {
 		full := filepath.Join(dir, name)
 		var err error
 		if strings.HasSuffix(name, "/") {

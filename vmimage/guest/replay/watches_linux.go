@@ -22,8 +22,6 @@ type watches struct {
 
 func (w watches) has(n Node) bool { return w.all || n.ID != 0 && w.nodes[n.ID] }
 
-func (w watches) none() bool { return !w.all && len(w.nodes) == 0 }
-
 // scan reads who watches what from /proc. device is the mount's, as the kernel writes it there.
 func scan(proc string, device uint32) watches {
 	w := watches{nodes: map[uint64]bool{}}
