@@ -58,8 +58,8 @@ type Figure struct {
 	Bytes int64
 }
 
-// Measure takes all figures of a folder that Prepare has filled, with its trees of one run.
-func Measure(dir string, run int) ([]Figure, error) {
+// Measure takes all figures of a folder that Prepare has filled, with its trees of one run. A scale of 10 reads and creates a tenth of the files.
+func Measure(dir string, run, scale int) ([]Figure, error) {
 	name := func(kind string) string { return filepath.Join(dir, fmt.Sprintf("%s%d", kind, run)) }
 	var all []Figure
 	for _, step := range []struct {
@@ -69,9 +69,9 @@ func Measure(dir string, run int) ([]Figure, error) {
 	}{
 		{"find and stat of 3,112 entries, cold", 0, func() error { return statTree(name("stat")) }},
 		{"the same, warm", 0, func() error { return statTree(name("stat")) }},
-		{"read 1,000 small files, cold", 0, func() error { return readTree(name("read"), smallReads) }},
-		{"the same, warm", 0, func() error { return readTree(name("read"), smallReads) }},
-		{"create 5,000 files of 4 KiB", 0, func() error { return createTree(name("new")) }},
+		{fmt.Sprintf("read %d small files, cold", smallReads/scale), 0, func() error { return readTree(name("read"), smallReads/scale) }},
+		{"the same, warm", 0, func() error { return readTree(name("read"), smallReads/scale) }},
+		{fmt.Sprintf("create %d files of 4 KiB", created/scale), 0, func() error { return createTree(name("new"), created/scale) }},
 		{"remove them", 0, func() error { return os.RemoveAll(name("new")) }},
 		{"read a file of 64 MiB, cold", largeSize, func() error { return readLarge(name("large")) }},
 		{"write a file of 64 MiB, with fsync", largeSize, func() error { return writeLarge(name("written")) }},
@@ -113,9 +113,9 @@ func readTree(root string, count int) error {
 }
 
 // createTree writes files as an installer of packages does.
-func createTree(root string) error {
+func createTree(root string, count int) error {
 	data := bytes.Repeat([]byte("x"), createdSize)
-	for i := range created {
+	for i := range count {
 		folder := filepath.Join(root, fmt.Sprintf("p%d", i/createdIn))
 		if i%createdIn == 0 {
 			if err := os.MkdirAll(folder, 0o755); err != nil {
