@@ -65,9 +65,14 @@ func (a *app) runDoctor(ctx context.Context, o doctorOptions) error {
 		}
 		reports = finding.Run(ctx, checks)
 	}
+	return worst(reports)
+}
+
+// worst is the exit status of what was found.
+func worst(reports []finding.Report) error {
 	for _, r := range reports {
 		for _, f := range r.Findings {
-			if f.Severity == doctor.Broken {
+			if f.Severity == finding.Broken {
 				return exitStatus(exitError)
 			}
 		}

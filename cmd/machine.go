@@ -84,7 +84,7 @@ there under the same path. The commands are docker-machine's, and more.`,
 		},
 		groupMachineLook: {
 			newMachineLsCommand(m), newMachineStatusCommand(m), newMachineInspectCommand(m), newMachineActiveCommand(m),
-			newMachineLogsCommand(m), newMachineTopCommand(m), newMachineDfCommand(m), newMachineVersionCommand(m),
+			newMachineLogsCommand(m), newMachineTopCommand(m), newMachineDfCommand(m), newMachineDoctorCommand(m), newMachineVersionCommand(m),
 		},
 		groupMachineKeep: {
 			newMachineEditCommand(m), newMachineCompactCommand(m), newMachineUpgradeCommand(m), newMachineSnapshotCommand(m), newMachineProvisionCommand(m), newMachineRegenerateCommand(m),

@@ -90,7 +90,11 @@ func (m *Machine) awaitAgentEnd(ctx context.Context) error {
 
 // tryLock takes the lock of commands on a machine if it is free now.
 func (s *Store) tryLock(name string) (unlock func(), ok bool) {
-	l := flock.New(s.dir(name).Lock())
+	path := s.dir(name).Lock()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, false
+	}
+	l := flock.New(path)
 	if locked, err := l.TryLock(); err != nil || !locked {
 		return nil, false
 	}

@@ -36,7 +36,7 @@ const (
 // HostChecks are the checks that need no engine. folders are those whose file systems need room.
 func (h Host) HostChecks(folders []string) []Check {
 	return []Check{
-		{Name: "disk", About: "free space for images, volumes and snapshots", Run: func(context.Context) []Finding { return h.disk(folders) }},
+		h.DiskCheck("disk", "free space for images, volumes and snapshots", folders),
 		{Name: "dns", About: "names of registries", Run: h.dns},
 		{Name: "credentials", About: "docker's config.json and the credential helpers that it names", Run: func(context.Context) []Finding { return h.credentials() }},
 		{Name: "settings", About: "config.yaml and what dev remembers", Run: func(context.Context) []Finding { return h.settings() }},
@@ -44,6 +44,11 @@ func (h Host) HostChecks(folders []string) []Check {
 		{Name: "watching", About: "the system's limits for watching files", Run: func(context.Context) []Finding { return h.watching() }},
 		{Name: "leftovers", About: "sockets and temporary files of processes that ended", Run: func(context.Context) []Finding { return h.leftovers() }},
 	}
+}
+
+// DiskCheck looks at the room that the file systems of folders have.
+func (h Host) DiskCheck(name, about string, folders []string) Check {
+	return Check{Name: name, About: about, Run: func(context.Context) []Finding { return h.disk(folders) }}
 }
 
 func (h Host) disk(folders []string) []Finding {

@@ -5,6 +5,7 @@ package endpoint
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/cli/cli/context/store"
@@ -67,4 +68,23 @@ func (d Docker) RemoveContextNamed(name, host string) (removed bool, err error) 
 		return false, fmt.Errorf("remove docker context %q: %w", name, err)
 	}
 	return true, nil
+}
+
+// Contexts are docker's contexts, with name and address; one that cannot be
+// read is left out.
+func (d Docker) Contexts() ([]Engine, error) {
+	list, err := d.store().List()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list docker contexts: %w", err)
+	}
+	var all []Engine
+	for _, c := range list {
+		if e, err := d.readContext(c.Name); err == nil {
+			all = append(all, e)
+		}
+	}
+	return all, nil
 }

@@ -20,7 +20,7 @@ func machineDemo(ctx context.Context, r *report) error {
 		return err
 	}
 	// The image that the demo has left in dist is booted again.
-	return goTest(ctx, r, "", []string{"-exec=env DEV_TEST_VM=1", "-count=1", "-run=^TestVM", "-timeout=60m"}, "./cmd")
+	return goTest(ctx, r, "", []string{"-exec=env DEV_TEST_VM=1", "-count=1", "-p=1", "-run=^TestVM", "-timeout=60m"}, "./cmd", "./machine/faults")
 }
 
 // machines boots virtual machines with an image of what is in the tree. The packages come from the mirror of the host's own package manager; a host

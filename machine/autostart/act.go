@@ -148,3 +148,20 @@ func (s System) Enabled(ctx context.Context, machine string) bool {
 	_, err := os.Lstat(Path(s.OS, s.Home, s.ConfigHome, machine))
 	return err == nil
 }
+
+// Program is what starts the machine at login: the first word of the command in the entry. It is "" where there is none, and on Windows, which tells the
+// user itself.
+func (s System) Program(machine string) (string, error) {
+	path := Path(s.OS, s.Home, s.ConfigHome, machine)
+	if path == "" {
+		return "", nil
+	}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read autostart of machine %q: %w", machine, err)
+	}
+	return programIn(s.OS, string(data)), nil
+}

@@ -200,3 +200,36 @@ func escape(text string) string {
 	_ = xml.EscapeText(&b, []byte(text)) // a strings.Builder takes everything
 	return b.String()
 }
+
+// programIn is the first word of the command in an entry's text, "" where there is none.
+func programIn(goos, text string) string {
+	if goos == "darwin" {
+		_, rest, _ := strings.Cut(text, "<key>ProgramArguments</key>")
+		_, rest, _ = strings.Cut(rest, "<string>")
+		word, _, _ := strings.Cut(rest, "</string>")
+		var plain string
+		if xml.Unmarshal([]byte("<w>"+word+"</w>"), &plain) != nil {
+			return ""
+		}
+		return plain
+	}
+	_, rest, _ := strings.Cut(text, "\nExecStart=")
+	line, _, _ := strings.Cut(rest, "\n")
+	return firstWord(strings.NewReplacer("%%", "%", "$$", "$").Replace(line))
+}
+
+// firstWord undoes systemdQuote for the first word of a line.
+func firstWord(line string) string {
+	if !strings.HasPrefix(line, `"`) {
+		word, _, _ := strings.Cut(line, " ")
+		return word
+	}
+	var word strings.Builder
+	for i := 1; i < len(line) && line[i] != '"'; i++ {
+		if line[i] == '\\' && i+1 < len(line) {
+			i++
+		}
+		word.WriteByte(line[i])
+	}
+	return word.String()
+}

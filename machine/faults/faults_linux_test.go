@@ -5,7 +5,6 @@ package faults
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"os"
@@ -71,7 +70,7 @@ func killBoth(t *testing.T, l *lab) {
 // was through before: there is nothing to kill.
 func (l *lab) killCommand(t *testing.T, words, victim string, args ...string) (killed bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := bounded(t)
 	defer cancel()
 	cmd := l.command(ctx, append([]string{"--debug"}, args...)...)
 	read, write := io.Pipe()
@@ -132,7 +131,7 @@ func killAtStop(victim string) func(*testing.T, *lab) {
 // killLater starts a command and kills a process a while later; "" is the command itself. Whether the command succeeds is its own affair.
 func (l *lab) killLater(t *testing.T, delay time.Duration, victim string, args ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := bounded(t)
 	defer cancel()
 	cmd := l.command(ctx, args...)
 	var out bytes.Buffer
@@ -158,7 +157,7 @@ func twoStarts(t *testing.T, l *lab) {
 	ended := make(chan error, 2)
 	for range cap(ended) {
 		go func() {
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := bounded(t)
 			defer cancel()
 			out, err := l.command(ctx, "machine", "start", "box").CombinedOutput()
 			if err != nil {

@@ -1,0 +1,187 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package faults
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// killAtSnapshot kills something at four moments of saving a snapshot, and then of restoring one.
+func killAtSnapshot(victim string) func(*testing.T, *lab) {
+	return func(t *testing.T, l *lab) {
+		for i, moment := range moments {
+			words, name := fmt.Sprintf("before-snapshot-%d", i), fmt.Sprintf("s%d", i)
+			l.write(t, words)
+			l.killLater(t, moment, victim, "machine", "snapshot", "save", "box", "--name", name)
+			l.whole(t, words)
+			l.dev(t, "machine", "snapshot", "save", "box", "--name", "whole")
+			l.killLater(t, moment, victim, "machine", "snapshot", "restore", "--stop", "-y", "box", "whole")
+			l.whole(t, words)
+			l.dev(t, "machine", "stop", "--cold", "box")
+			for line := range strings.Lines(l.dev(t, "machine", "snapshot", "ls", "-q", "box")) {
+				l.dev(t, "machine", "snapshot", "rm", "box", strings.TrimSpace(line))
+			}
+			l.up(t)
+		}
+	}
+}
+
+// endedByOthers ends the VM the ways that others do: the power button of a user inside, and a signal to QEMU, as its window or a service manager sends.
+func endedByOthers(t *testing.T, l *lab) {
+	for name, end := range map[string]func(){
+		"powered off inside": func() { _, _ = l.try(t, "machine", "ssh", "box", "poweroff") }, // the connection may end with the machine
+		"asked to end": func() {
+			for _, p := range l.processes(t, "qemu-system") {
+				if err := syscall.Kill(p.pid, syscall.SIGTERM); err != nil {
+					t.Error(err)
+				}
+			}
+		},
+	} {
+		words := strings.ReplaceAll(name, " ", "-")
+		l.write(t, words)
+		end()
+		await(t, "the machine is stopped: "+name, func() bool { return l.status(t).Phase == "stopped" })
+		l.whole(t, words)
+	}
+}
+
+// noQEMU takes QEMU away while the machine is stopped, as a removed package does.
+func noQEMU(t *testing.T, l *lab) {
+	l.dev(t, "machine", "stop", "box")
+	with := l.env
+	l.env = append(append([]string{}, with...), "PATH="+filepath.Join(l.home, "nothing"))
+	l.fails(t, []string{"machine", "start", "box"}, "qemu-system", "install")
+	l.fails(t, []string{"machine", "doctor", "box"}, "qemu-system", "fix:")
+	l.env = with
+}
+
+// lostTerminal starts the machine and takes the terminal away from the command: by a hangup, an interrupt, and closed outputs.
+func lostTerminal(t *testing.T, l *lab) {
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		l.dev(t, "machine", "stop", "box")
+		ctx, cancel := bounded(t)
+		cmd := l.command(ctx, "machine", "start", "box")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(400 * time.Millisecond)
+		if err := syscall.Kill(-cmd.Process.Pid, sig); err != nil {
+			t.Log(err) // it was faster
+		}
+		t.Logf("dev machine start, %v: %v", sig, cmd.Wait())
+		cancel()
+		l.whole(t)
+	}
+	l.dev(t, "machine", "stop", "box")
+	ctx, cancel := bounded(t)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-c", `exec "$0" machine start box <&- >&- 2>&-`, l.program)
+	cmd.Env = l.env
+	if err := cmd.Run(); err != nil {
+		t.Logf("dev machine start without outputs: %v", err) // it cannot say anything; what counts is the machine
+	}
+	l.whole(t)
+}
+
+// expired puts certificates in place that ended long ago.
+func expired(t *testing.T, l *lab) {
+	l.dev(t, "machine", "stop", "box")
+	for _, args := range [][]string{
+		{"openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=old", "-days", "-1", "-keyout", l.file("tls/server-key.pem"), "-out", l.file("tls/server.pem")},
+	} {
+		if _, err := exec.LookPath(args[0]); err != nil {
+			t.Skip("needs openssl to make a certificate that has expired")
+		}
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Skipf("this openssl makes no certificate that has expired: %s", out)
+		}
+	}
+	l.up(t)
+	out := l.dev(t, "machine", "config", "--tcp", "box")
+	cli, err := exec.Command("sh", "-c", dockerCLI(t)+" "+strings.TrimSpace(out)+" version").CombinedOutput()
+	if err != nil {
+		t.Errorf("the TCP socket does not work with new certificates: %v: %s", err, cli)
+	}
+}
+
+// answering is a DNS server on the loopback that knows one name and gives it an address of its own.
+func answering(t *testing.T, at, address string) {
+	t.Helper()
+	pc, err := net.ListenPacket("udp", at)
+	if err != nil {
+		t.Skipf("needs port 53 of a loopback address: %v", err)
+	}
+	s := &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		r := new(dns.Msg).SetReply(q)
+		if len(q.Question) == 1 && q.Question[0].Name == "moved.fault.test." && q.Question[0].Qtype == dns.TypeA {
+			r.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.ParseIP(address)}}
+		}
+		_ = w.WriteMsg(r) // who asks asks again
+	})}
+	go func() { _ = s.ActivateAndServe() }() // ends with Shutdown
+	t.Cleanup(func() { _ = s.Shutdown() })
+}
+
+// movedDNS runs the machine's agent with a resolv.conf of its own and then has it name another server, as a VPN does.
+func movedDNS(t *testing.T, l *lab) {
+	l.dev(t, "machine", "stop", "box")
+	answering(t, "127.53.0.1:53", "192.0.2.1")
+	answering(t, "127.53.0.2:53", "192.0.2.2")
+	conf := filepath.Join(l.home, "resolv.conf")
+	name := func(server string) {
+		if err := os.WriteFile(conf, []byte("nameserver "+server+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	name("127.53.0.1")
+	ctx, cancel := bounded(t)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "unshare", "-m", "sh", "-c", `mount --bind "$1" /etc/resolv.conf && exec "$0" machine start box`, l.program, conf)
+	cmd.Env = l.env
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Skipf("needs a mount namespace: %v: %s", err, out)
+	}
+	asks := func(want string) {
+		await(t, "a container resolves the name to "+want, func() bool {
+			out, err := l.docker(t, "run", "--rm", busybox, "nslookup", "-type=a", "moved.fault.test")
+			return err == nil && strings.Contains(out, want)
+		})
+	}
+	asks("192.0.2.1")
+	name("127.53.0.2")
+	asks("192.0.2.2")
+	l.dev(t, "machine", "stop", "box") // the next agent is in the host's own namespace again
+}
+
+// hostFullAtRest suspends the machine, and saves a snapshot of it, where the host has no room for either.
+func hostFullAtRest(t *testing.T, l *lab) {
+	l.write(t, "before-there-was-no-room")
+	l.dev(t, "machine", "stop", "--cold", "box")
+	ballast := l.smallDisk(t)
+	l.up(t)
+	more := ballast + "-more"
+	if out, err := exec.Command("sh", "-c", fmt.Sprintf("fallocate -l $(( $(df -Pm %s | awk 'NR==2{print $4}') - 40 ))M %s", filepath.Dir(more), more)).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	l.fails(t, []string{"machine", "suspend", "box"}, "are free")
+	l.fails(t, []string{"machine", "snapshot", "save", "box"}, "free")
+	l.whole(t, "before-there-was-no-room")
+	l.dev(t, "machine", "stop", "box") // it is powered off instead of being saved
+	for _, name := range []string{ballast, more} {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.whole(t, "before-there-was-no-room")
+}
