@@ -26,6 +26,8 @@ type Query struct {
 	Networks, Volumes, Images []string
 	// Tagged are those of Images whose [Image.Tagged] is needed; each costs a call of its own.
 	Tagged []string
+	// IDOnly are those of Images of which only the [Image.ID] is needed, so that the containers made from them may tell it.
+	IDOnly []string
 	// SkipNetworks and SkipVolumes leave out the labelled ones, where a command does not need them.
 	SkipNetworks, SkipVolumes bool
 }

@@ -179,6 +179,7 @@ services:
     networks: [back]
   base:
     build: base
+    platform: linux/arm64
     profiles: [never]
 networks: {back: {external: true, name: shared}}
 volumes: {data: {}}
@@ -187,9 +188,10 @@ volumes: {data: {}}
 	want := Query{
 		Project: "app", Networks: []string{"app_default", "shared"}, Volumes: []string{"app_data"},
 		Images: []string{"app-base", "app-web", "assets", "postgres"}, Tagged: []string{"postgres"},
+		IDOnly: []string{"app-web", "assets"},
 	}
 	if got.Project != want.Project || !slices.Equal(got.Networks, want.Networks) || !slices.Equal(got.Volumes, want.Volumes) ||
-		!slices.Equal(got.Images, want.Images) || !slices.Equal(got.Tagged, want.Tagged) {
+		!slices.Equal(got.Images, want.Images) || !slices.Equal(got.Tagged, want.Tagged) || !slices.Equal(got.IDOnly, want.IDOnly) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }

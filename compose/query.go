@@ -19,7 +19,7 @@ func QueryFor(p *types.Project) Query {
 	for _, v := range p.Volumes {
 		q.Volumes = append(q.Volumes, v.Name)
 	}
-	images, aged := map[string]bool{}, map[string]bool{}
+	images, aged, particular := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	add := func(s types.ServiceConfig) {
 		if s.Provider != nil {
 			return
@@ -27,7 +27,10 @@ func QueryFor(p *types.Project) Query {
 		name := ImageName(p, s)
 		images[name] = true
 		if policy, _, err := s.GetPullPolicy(); err == nil && policy == types.PullPolicyRefresh {
-			aged[name] = true
+			aged[name], particular[name] = true, true
+		}
+		if Platform(p, s) != "" {
+			particular[name] = true
 		}
 		for _, ref := range imageMounts(s) {
 			images[ref] = true
@@ -46,5 +49,10 @@ func QueryFor(p *types.Project) Query {
 	slices.Sort(q.Networks)
 	slices.Sort(q.Volumes)
 	q.Images, q.Tagged = slices.Sorted(maps.Keys(images)), slices.Sorted(maps.Keys(aged))
+	for _, name := range q.Images {
+		if !particular[name] {
+			q.IDOnly = append(q.IDOnly, name)
+		}
+	}
 	return q
 }

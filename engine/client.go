@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -85,6 +86,7 @@ var _ compose.Engine = (*Client)(nil)
 type facts struct {
 	version string        // the highest API version it speaks; empty if it did not say
 	skew    time.Duration // the engine's clock minus ours, to a second
+	moby    bool          // it is dockerd, not another program with the same interface
 }
 
 // Open makes a client. It reads no file and makes no call; errors are about the address only.
@@ -134,7 +136,7 @@ func (c *Client) Close() error {
 
 // learn remembers what a response's headers say about the engine.
 func (c *Client) learn(r *http.Response) {
-	f := facts{version: r.Header.Get("Api-Version")}
+	f := facts{version: r.Header.Get("Api-Version"), moby: strings.HasPrefix(r.Header.Get("Server"), "Docker/")}
 	if have := c.facts.Load(); f.version == "" && have != nil {
 		f.version = have.version
 	}

@@ -24,6 +24,7 @@ type fake struct {
 	t       *testing.T
 	host    string
 	version string
+	server  string // what it says it is; empty: an engine of another kind
 	mux     *http.ServeMux
 
 	mu    sync.Mutex
@@ -71,6 +72,7 @@ var versionPrefix = regexp.MustCompile(`^/v(\d+\.\d+)(/.*)`)
 
 func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Api-Version", f.version)
+	w.Header().Set("Server", f.server)
 	if m := versionPrefix.FindStringSubmatch(r.URL.Path); m != nil {
 		r.URL.Path = m[2]
 		if versions.GreaterThan(m[1], f.version) {

@@ -5,6 +5,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -113,6 +114,36 @@ func listImages(ctx context.Context, api *client.Client, refs []string) (map[str
 		}
 	}
 	return out, nil
+}
+
+// imagesBeside finds images by references of which only the ID is needed. It asks for those that the containers do not tell.
+func (c *Client) imagesBeside(ctx context.Context, api *client.Client, refs []string, listed []compose.Container) (map[string]compose.Image, error) {
+	told := map[string]compose.Image{}
+	if f := c.facts.Load(); f != nil && f.moby {
+		told = toldImages(refs, listed)
+	}
+	ask := slices.DeleteFunc(slices.Clone(refs), func(ref string) bool { _, ok := told[ref]; return ok })
+	if len(ask) == 0 {
+		return told, nil
+	}
+	found, err := listImages(ctx, api, ask)
+	maps.Copy(told, found)
+	return told, err
+}
+
+// toldImages are the images that listed containers tell. For each container dockerd looks up the reference that it was made from, and gives the
+// image's ID in its place if that leads to another image now or to none, or not to one for the engine's own platform. (Other engines
+// repeat the reference as it was.) A reference that is the ID itself is not looked up, so it tells nothing; nor does a container whose label
+// does not agree with the engine on what it was made from.
+func toldImages(refs []string, listed []compose.Container) map[string]compose.Image {
+	told := map[string]compose.Image{}
+	for _, c := range listed {
+		label := c.Labels[compose.LabelImage]
+		if c.ImageID != "" && c.Image != c.ImageID && (label == "" || label == c.ImageID) && slices.Contains(refs, c.Image) {
+			told[c.Image] = compose.Image{ID: c.ImageID}
+		}
+	}
+	return told
 }
 
 // newImage converts a listed image.

@@ -23,14 +23,15 @@ import (
 const observeTimeout = 2 * time.Minute
 
 // Observe implements [compose.Engine]. It makes one list call for each of containers, networks, volumes and images that q asks for, all at
-// once; further calls only for images that q names by a short ID, or whose age it asks for.
+// once; further calls only for images that q names by a short ID, or whose age it asks for. Images of which q needs only the IDs are looked for
+// once the containers are known, and only if these do not tell.
 func (c *Client) Observe(ctx context.Context, q compose.Query) (compose.Snapshot, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, observeTimeout, fmt.Errorf("engine %q did not answer for %s", c.host, observeTimeout))
 	defer cancel()
 	var snap compose.Snapshot
 	err := c.optimistic(ctx, func(ctx context.Context, api *client.Client) error {
 		snap = compose.Snapshot{}
-		return observe(ctx, api, q, &snap)
+		return c.observe(ctx, api, q, &snap)
 	})
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && ctx.Err() == context.DeadlineExceeded {
@@ -42,11 +43,16 @@ func (c *Client) Observe(ctx context.Context, q compose.Query) (compose.Snapshot
 	return snap, nil
 }
 
-func observe(ctx context.Context, api *client.Client, q compose.Query, snap *compose.Snapshot) error {
+func (c *Client) observe(ctx context.Context, api *client.Client, q compose.Query, snap *compose.Snapshot) error {
 	g, ctx := errgroup.WithContext(ctx)
+	// One list of images costs the engine more than one of containers, and hardly more for several: it is left out or asked for whole.
+	after := q.Project != "" && !slices.ContainsFunc(q.Images, func(ref string) bool { return !slices.Contains(q.IDOnly, ref) })
 	if q.Project != "" {
 		g.Go(func() (err error) {
-			snap.Containers, err = listContainers(ctx, api, q.Project)
+			if snap.Containers, err = listContainers(ctx, api, q.Project); err != nil || !after {
+				return err
+			}
+			snap.Images, err = c.imagesBeside(ctx, api, q.Images, snap.Containers)
 			return err
 		})
 	}
@@ -62,7 +68,7 @@ func observe(ctx context.Context, api *client.Client, q compose.Query, snap *com
 			return err
 		})
 	}
-	if len(q.Images) > 0 {
+	if len(q.Images) > 0 && !after {
 		g.Go(func() (err error) {
 			snap.Images, err = listImages(ctx, api, q.Images)
 			if err == nil {

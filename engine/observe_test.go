@@ -4,7 +4,9 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"net/netip"
 	"reflect"
@@ -92,6 +94,81 @@ func TestObserveAsksOnlyForWhatIsWanted(t *testing.T) {
 	}
 	if got := f.called(); !slices.Equal(got, []string{"GET /containers/json"}) {
 		t.Errorf("calls: %q", got)
+	}
+}
+
+// TestObserveTakesImagesFromContainers: of images that only their ID is wanted of, those are asked for that no container tells.
+func TestObserveTakesImagesFromContainers(t *testing.T) {
+	const one, two = "sha256:1", "sha256:2"
+	made := func(image, id, label string) container.Summary {
+		l := labels("app", "a")
+		if label != "" {
+			l[compose.LabelImage] = label
+		}
+		return container.Summary{ID: "c", Names: []string{"/app-a-1"}, Labels: l, Image: image, ImageID: id, State: "running"}
+	}
+	const moby = "Docker/29.0.0 (linux)"
+	for name, c := range map[string]struct {
+		server   string
+		made     []container.Summary
+		q        compose.Query
+		want     string // of nginx
+		filtered []string
+	}{
+		"told":                  {server: moby, made: []container.Summary{made("nginx", one, one)}, want: one},
+		"told without a label":  {server: moby, made: []container.Summary{made("nginx", one, "")}, want: one},
+		"one of two moved":      {server: moby, made: []container.Summary{made(one, one, one), made("nginx", two, two)}, want: two},
+		"moved or gone":         {server: moby, made: []container.Summary{made(one, one, one)}, filtered: []string{"nginx:latest"}, want: "sha256:listed"},
+		"made by another name":  {server: moby, made: []container.Summary{made("nginx:latest", one, one)}, filtered: []string{"nginx:latest"}, want: "sha256:listed"},
+		"label of another kind": {server: moby, made: []container.Summary{made("nginx", one, two)}, filtered: []string{"nginx:latest"}, want: "sha256:listed"},
+		"another engine":        {server: "Libpod/5.4.2 (linux)", made: []container.Summary{made("nginx", one, one)}, filtered: []string{"nginx:latest"}, want: "sha256:listed"},
+		"one of two is told": {
+			server: moby, made: []container.Summary{made("nginx", one, one)}, want: one, filtered: []string{"other:1"},
+			q: compose.Query{Images: []string{"nginx", "other:1"}, IDOnly: []string{"nginx", "other:1"}},
+		},
+		"more than the ID is wanted of one": {
+			server: moby, made: []container.Summary{made("nginx", one, one)}, want: "sha256:listed", filtered: []string{"nginx:latest", "other:1"},
+			q: compose.Query{Images: []string{"nginx", "other:1"}, IDOnly: []string{"nginx"}},
+		},
+		"no containers wanted": {server: moby, want: "sha256:listed", filtered: []string{"nginx:latest"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			f.server = c.server
+			f.reply("GET /containers/json", 200, c.made)
+			var filtered []string
+			f.on("GET /images/json", func(w http.ResponseWriter, r *http.Request) {
+				var filters map[string]map[string]bool
+				if err := json.Unmarshal([]byte(r.URL.Query().Get("filters")), &filters); err != nil {
+					t.Error(err)
+				}
+				filtered = slices.Sorted(maps.Keys(filters["reference"]))
+				answer(w, 200, []image.Summary{{ID: "sha256:listed", RepoTags: []string{"nginx:latest", "other:1"}}})
+			})
+			q := c.q
+			if q.Images == nil {
+				q.Images, q.IDOnly = []string{"nginx"}, []string{"nginx"}
+			}
+			q.SkipNetworks, q.SkipVolumes = true, true
+			if c.made != nil {
+				q.Project = "app"
+			}
+			snap, err := f.client().Observe(t.Context(), q)
+			if err != nil || snap.Images["nginx"].ID != c.want || len(snap.Images) != len(q.Images) {
+				t.Errorf("got %+v, %v, want nginx to be %s", snap.Images, err, c.want)
+			}
+			if !slices.Equal(filtered, c.filtered) {
+				t.Errorf("asked for %q, want %q", filtered, c.filtered)
+			}
+		})
+	}
+}
+
+// TestToldImagesByID: a reference that is an ID says nothing about whether there is still such an image.
+func TestToldImagesByID(t *testing.T) {
+	id := "sha256:" + strings.Repeat("1", 64)
+	if got := toldImages([]string{id}, []compose.Container{{Image: id, ImageID: id}}); len(got) != 0 {
+		t.Errorf("got %v", got)
 	}
 }
 

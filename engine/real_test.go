@@ -3,8 +3,11 @@
 package engine
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -603,6 +606,151 @@ func TestRealListOfMovedImages(t *testing.T) {
 	}
 	gone := r.container("c").ImageID
 	r.wantImages(map[string]string{"a": id, "b": id, "c": gone, "same": busybox})
+}
+
+// TestRealImagesToldByContainers: what containers tell of images is what the list of images says, wherever a name has gone meanwhile.
+func TestRealImagesToldByContainers(t *testing.T) {
+	r := newReal(t)
+	api := r.api.Load()
+	const moving = "busybox:told"
+	t.Cleanup(func() {
+		_, _ = api.ImageRemove(context.WithoutCancel(r.ctx), moving, client.ImageRemoveOptions{Force: true})
+	})
+	tag := func(source string) {
+		t.Helper()
+		if _, err := api.ImageTag(r.ctx, client.ImageTagOptions{Source: source, Target: moving}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tag(busybox)
+	id := r.observe().Images[busybox].ID
+	refs := []string{moving, "docker.io/library/" + moving, strings.TrimPrefix(id, "sha256:")[:12], id, "busybox@" + id, "busybox:nosuch@" + id}
+	for i, ref := range refs {
+		if _, err := api.ImageInspect(r.ctx, ref); err != nil { // by digest only where images have their manifests
+			t.Logf("%s: %v", ref, err)
+			continue
+		}
+		r.create(fmt.Sprintf("s%d", i), "true", func(s *compose.ContainerSpec) { s.Config.Image = ref })
+	}
+	r.wantImagesToldAlike("at first", refs...)
+	other := r.otherImage()
+	tag(other)
+	if got := r.wantImagesToldAlike("moved to another image", refs...); got[moving] == id || got[moving] == "" {
+		t.Errorf("moved: %+v", got)
+	}
+	r.create("new", "true", func(s *compose.ContainerSpec) { s.Config.Image = moving })
+	r.wantImagesToldAlike("and a container made from that", refs...)
+	tag(busybox)
+	r.wantImagesToldAlike("moved back", refs...)
+	r.loadRewritten(busybox, moving)
+	r.wantImagesToldAlike("moved to the same configuration by another manifest", refs...)
+	if _, err := api.ImageRemove(r.ctx, moving, client.ImageRemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.wantImagesToldAlike("removed", refs...); got[moving] != "" {
+		t.Errorf("removed: %+v", got)
+	}
+}
+
+// wantImagesToldAlike compares what the containers may tell with what the engine's list of images says, and returns it: IDs by reference.
+func (r *real) wantImagesToldAlike(when string, refs ...string) map[string]string {
+	r.t.Helper()
+	ids := func(idOnly []string) map[string]string {
+		snap, err := r.Observe(r.ctx, compose.Query{Project: r.project, Images: refs, IDOnly: idOnly, SkipNetworks: true, SkipVolumes: true})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		out := map[string]string{}
+		for ref, i := range snap.Images {
+			out[ref] = i.ID
+		}
+		return out
+	}
+	listed, told := ids(nil), ids(refs)
+	if !maps.Equal(listed, told) {
+		r.t.Errorf("%s: containers tell %v, the list %v", when, told, listed)
+	}
+	return listed
+}
+
+// loadRewritten loads source as target, with the same configuration and layers but a manifest of its own.
+func (r *real) loadRewritten(source, target string) {
+	r.t.Helper()
+	saved, err := r.api.Load().ImageSave(r.ctx, []string{source})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer func() { _ = saved.Close() }()
+	files := map[string][]byte{}
+	for in := tar.NewReader(saved); ; {
+		h, err := in.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if h.Typeflag == tar.TypeReg {
+			if files[h.Name], err = io.ReadAll(in); err != nil {
+				r.t.Fatal(err)
+			}
+		}
+	}
+	delete(files, "manifest.json")
+	files["index.json"] = r.rewrittenIndex(files, target)
+	var archive bytes.Buffer
+	out := tar.NewWriter(&archive)
+	for name, content := range files {
+		if err := errors.Join(out.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(content))}), onlyError(out.Write(content))); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	if err := out.Close(); err != nil {
+		r.t.Fatal(err)
+	}
+	loaded, err := r.api.Load().ImageLoad(r.ctx, &archive)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer func() { _ = loaded.Close() }()
+	if said, err := io.ReadAll(loaded); err != nil || !strings.Contains(string(said), "Loaded image") {
+		r.t.Fatalf("load: %s %v", said, err)
+	}
+}
+
+func onlyError(_ int, err error) error { return err }
+
+// rewrittenIndex adds an image's manifest again with an annotation, and returns an index that names that one.
+func (r *real) rewrittenIndex(files map[string][]byte, name string) []byte {
+	r.t.Helper()
+	var index, manifest map[string]any
+	if err := json.Unmarshal(files["index.json"], &index); err != nil {
+		r.t.Fatal(err)
+	}
+	entry := index["manifests"].([]any)[0].(map[string]any)
+	blob := func(digest string) string { return "blobs/sha256/" + strings.TrimPrefix(digest, "sha256:") }
+	if err := json.Unmarshal(files[blob(entry["digest"].(string))], &manifest); err != nil {
+		r.t.Fatal(err)
+	}
+	if manifest["config"] == nil {
+		r.t.Fatalf("not a manifest: %v", manifest)
+	}
+	manifest["annotations"] = map[string]string{"rewritten": name}
+	content, err := json.Marshal(manifest)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(content))
+	files[blob(digest)] = content
+	entry["digest"], entry["size"] = digest, len(content)
+	tag := name[strings.LastIndex(name, ":")+1:]
+	entry["annotations"] = map[string]string{"io.containerd.image.name": "docker.io/library/" + name, "org.opencontainers.image.ref.name": tag}
+	index["manifests"] = []any{entry}
+	content, err = json.Marshal(index)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return content
 }
 
 // otherImage is the ID of an image of its own, made from a container.
