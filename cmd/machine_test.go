@@ -47,6 +47,9 @@ func TestParseShare(t *testing.T) {
 		{"/src:/data", "linux", machine.Share{Host: "/src", Guest: "/data"}},
 		{"/src:/data:ro", "linux", machine.Share{Host: "/src", Guest: "/data", ReadOnly: true}},
 		{"/src:rw", "linux", machine.Share{Host: "/src"}},
+		{"/src,type=virtiofs", "linux", machine.Share{Host: "/src", Type: "virtiofs"}},
+		{"/src:/data:ro,type=fuse", "linux", machine.Share{Host: "/src", Guest: "/data", ReadOnly: true, Type: "fuse"}},
+		{"/src,type=x/y", "linux", machine.Share{Host: "/src,type=x/y"}},
 		{`C:\Users\me`, "windows", machine.Share{Host: `C:\Users\me`}},
 		{`D:\x:/data:ro`, "windows", machine.Share{Host: `D:\x`, Guest: "/data", ReadOnly: true}},
 	} {

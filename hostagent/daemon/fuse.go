@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -61,7 +62,7 @@ func (a *agent) openShare(wanted Share) (*ownShare, error) {
 	if info, err := os.Stat(wanted.Host); err != nil || !info.IsDir() {
 		return nil, errors.Join(errors.New("it is no folder"), err)
 	}
-	o := share.Options{Folder: wanted.Host, ReadOnly: wanted.ReadOnly, Logger: a.log}
+	o := share.Options{Folder: wanted.Host, ReadOnly: wanted.ReadOnly, State: filepath.Join(filepath.Dir(a.o.Network), wanted.Tag+".owners"), Logger: a.log}
 	s := &ownShare{share: wanted}
 	unwatched := func(err error) { a.watchProblem(wanted, err) }
 	if s.watcher, err = fileevents.Open(wanted.Host, fileevents.Options{Problem: unwatched, Logger: a.log}); err != nil {
