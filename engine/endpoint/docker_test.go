@@ -104,10 +104,16 @@ func TestWriteContext(t *testing.T) {
 
 func TestNamedContextsAreApart(t *testing.T) {
 	d := Docker{Dir: t.TempDir()}
+	if list, err := d.Contexts(); err != nil || len(list) != 0 {
+		t.Errorf("list without a folder = %+v, %v", list, err)
+	}
 	for name, host := range map[string]string{"dev-a": "unix:///a.sock", "dev-b": "npipe:////./pipe/b"} {
 		if created, err := d.WriteContextNamed(name, "a machine", host); !created || err != nil {
 			t.Fatalf("%s: %v, %v", name, created, err)
 		}
+	}
+	if list, err := d.Contexts(); err != nil || len(list) != 2 {
+		t.Errorf("list = %+v, %v", list, err)
 	}
 	if removed, err := d.RemoveContextNamed("dev-a", "unix:///a.sock"); !removed || err != nil {
 		t.Errorf("remove = %v, %v", removed, err)

@@ -142,3 +142,24 @@ func TestEnableOnWindows(t *testing.T) {
 		t.Error("a refused task is no error")
 	}
 }
+
+// TestProgram: the program is read back from what was written, odd names included.
+func TestProgram(t *testing.T) {
+	for goos, programs := range map[string][]string{
+		"linux":  {"/usr/bin/dev", `/opt/my "tools"/dev`, `/a b\c/dev`, "/50%/$x/dev"},
+		"darwin": {"/usr/local/bin/dev", "/Applications/My <Tools> & more/dev"},
+	} {
+		for _, program := range programs {
+			s := System{OS: goos, Home: t.TempDir(), Run: func(context.Context, string, ...string) (string, error) { return "", nil }}
+			if got, err := s.Program("default"); got != "" || err != nil {
+				t.Errorf("%s: without an entry: %q, %v", goos, got, err)
+			}
+			if _, err := s.Enable(t.Context(), entry(program, "/home")); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := s.Program("default"); got != program || err != nil {
+				t.Errorf("%s: %q, %v; want %q", goos, got, err, program)
+			}
+		}
+	}
+}
