@@ -265,5 +265,5 @@ func stickyCases() []Case {
 	return all
 }
 
-// settle lets the clock of file times go on.
-func tick() { time.Sleep(20 * time.Millisecond) }
+// tick lets the clock of file times go on.
+func tick() { <-time.After(20 * time.Millisecond) }
