@@ -450,17 +450,19 @@ func (m *Machine) findDriver(ctx context.Context) []finding.Finding {
 	if driver == nil {
 		return nil // another check says so
 	}
-	var found []finding.Finding
+	err := driver.Check(ctx, m.Spec)
 	if p, ok := driver.(Prober); ok {
-		found = probed(p.Probe(ctx, m.Spec))
+		if found := probed(p.Probe(ctx, m.Spec)); len(found) > 0 && (err == nil || found[0].Repair != nil) {
+			return found
+		}
 	}
-	if err := driver.Check(ctx, m.Spec); err != nil && len(found) == 0 && ctx.Err() == nil {
-		found = append(found, of(&CheckError{Driver: m.Spec.Driver, Err: err}, "it cannot run on this host", "see the cause"))
+	if err == nil || ctx.Err() != nil {
+		return nil
 	}
-	return found
+	return []finding.Finding{of(&CheckError{Driver: m.Spec.Driver, Err: err}, "it cannot run on this host", "see the cause")}
 }
 
-// probed tells what a driver found out about its accelerator. An error is for the driver's Check to tell, which comes next.
+// probed tells what a driver found out about its accelerator. An error is for the driver's Check to tell.
 func probed(p Probe, err error) []finding.Finding {
 	if err != nil || p.Why == "" {
 		return nil

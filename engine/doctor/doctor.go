@@ -13,11 +13,13 @@ import (
 	"github.com/seed71221737/dev/internal/finding"
 )
 
-// What checks are made of.
 type (
-	Check   = finding.Check
+	// Check looks at one thing.
+	Check = finding.Check
+	// Finding is one fault.
 	Finding = finding.Finding
-	Report  = finding.Report
+	// Report is what a check found.
+	Report = finding.Report
 )
 
 // The severities.

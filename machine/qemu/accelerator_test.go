@@ -90,6 +90,39 @@ func TestAutoIsProven(t *testing.T) {
 	}
 }
 
+// TestProbe: an accelerator that is remembered to work, and does not, is found out, and can be forgotten.
+func TestProbe(t *testing.T) {
+	if bootID() == "" {
+		t.Skip("this system does not tell its boots apart")
+	}
+	d, ok := standIn(&vmimage.Store{Dir: t.TempDir()}, drivertest.StandInGood)(t).(*Driver)
+	if !ok {
+		t.Fatal("not this driver")
+	}
+	d.State = t.TempDir()
+	spec := machine.Spec{Arch: runtime.GOARCH}
+	if p, err := d.Probe(t.Context(), spec); err != nil || p.Why == "" || p.Forget != nil {
+		t.Errorf("nothing is remembered: %+v, %v", p, err)
+	}
+	known := ask(d.Program, native(runtime.GOOS), runtime.GOARCH)
+	known.Works = true
+	d.remember(known)
+	p, err := d.Probe(t.Context(), spec)
+	if err != nil || p.Why == "" || p.Forget == nil {
+		t.Fatalf("it is remembered to work: %+v, %v", p, err)
+	}
+	if err := p.Forget(); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = d.Probe(t.Context(), spec); err != nil || p.Forget != nil {
+		t.Errorf("it was forgotten: %+v, %v", p, err)
+	}
+	spec.Accelerator = "tcg"
+	if p, err = d.Probe(t.Context(), spec); err != nil || p.Why != "" {
+		t.Errorf("nobody wants it: %+v, %v", p, err)
+	}
+}
+
 // TestProofEnds: an answer of another boot, another QEMU or a damaged file is none.
 func TestProofEnds(t *testing.T) {
 	d := &Driver{State: t.TempDir(), Logger: discard()}

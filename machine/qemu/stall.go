@@ -37,8 +37,11 @@ func stallOf(data json.RawMessage) error {
 		Action, Operation, Reason string
 		NoSpace                   bool `json:"nospace"`
 	}
+	if json.Unmarshal(data, &e) != nil {
+		return nil // not an event of this kind
+	}
 	switch {
-	case json.Unmarshal(data, &e) != nil || e.Action != "stop":
+	case e.Action != "stop":
 		return nil
 	case e.NoSpace:
 		return errors.New("its disk is full")
