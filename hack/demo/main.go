@@ -44,12 +44,15 @@ func main() {
 	vm := flag.Bool("vm", false, "use a virtual machine of its own, and take it away at the end")
 	test := flag.Bool("test", false, "use another project name and port, and take everything down at the end")
 	images := flag.String("load", "", "only give the engine the images in this `FILE`: what -vm runs in the machine")
+	notice := flag.String("notice", "", "only serve this `FILE`, which is watched: what -vm runs in a container")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var err error
 	switch {
 	case *images != "":
 		err = load(ctx, *images)
+	case *notice != "":
+		err = serveNotice(ctx, *notice)
 	case *vm:
 		err = runMachine(ctx)
 	default:
