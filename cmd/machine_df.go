@@ -191,7 +191,8 @@ func (m *machines) usage(ctx context.Context, one *machine.Machine, trim bool) m
 			m.warn(fmt.Sprintf("machine %q: %v", one.Name, err))
 		}
 	}
-	if st.Phase.Up() {
+	// to ask one that is asleep would wake it
+	if st.Phase.Up() && st.Phase != machine.PhaseAsleep {
 		ctx, cancel := context.WithTimeout(ctx, engineUsageWait)
 		defer cancel()
 		if trim {
