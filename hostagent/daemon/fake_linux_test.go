@@ -134,6 +134,8 @@ type fakeMachine struct {
 	mu     sync.Mutex
 	booted int
 	thawed []proto.AfterRestore
+	// freeze is what the guest does before it is saved.
+	freeze func() error
 }
 
 // guests is how many guests there were so far, and how many of them were restored.
@@ -229,6 +231,7 @@ func newFakeMachine(t *testing.T) *fakeMachine {
 	m.vm = newFakeVM(t)
 	m.vm.engine = newFakeEngine(t, filepath.Join(dir, "engine.sock"))
 	m.memory = &fakeMemory{file: m.file("memory")}
+	m.freeze = func() error { return nil }
 	m.keys = proto.Seed{HostKey: hostPEM, AuthorizedKeys: []string{string(ssh.MarshalAuthorizedKey(login.PublicKey()))}}
 	m.o = Options{
 		Machine: "test", RunLock: m.file("run.lock"), Control: m.file("agent.sock"), Docker: m.file("docker.sock"), Network: m.file("net.sock"),
@@ -308,7 +311,7 @@ func (m *fakeMachine) boot(l hostagent.Link, hostPEM string, login ssh.Signer) {
 				vm.off()
 			}
 			return nil
-		}, Mount: func(proto.Mount) error { return nil }, Grow: m.grow, Freeze: func() error { return nil }},
+		}, Mount: func(proto.Mount) error { return nil }, Grow: m.grow, Freeze: func() error { return m.freeze() }},
 	}
 	server.Control.Thaw = func(p proto.AfterRestore) (proto.AfterRestored, error) { return m.thaw(server, p) }
 	ctx, cancel := context.WithCancel(context.Background())

@@ -295,13 +295,41 @@ func (a *agent) save(ctx context.Context, l *life, suspended bool) error {
 func (a *agent) freeze(ctx context.Context, l *life) error {
 	ctx, cancel := context.WithTimeout(ctx, freezeWait)
 	defer cancel()
+	ctx, end := whileItRuns(ctx, l.vm)
+	defer end()
 	if err := l.prepareSave(ctx); err != nil {
-		return err
+		return because(ctx, err)
 	}
 	if err := a.link.call(ctx, proto.MethodFreeze, nil, nil); err != nil {
-		return fmt.Errorf("have the machine ready to be saved: %w", err)
+		return fmt.Errorf("have the machine ready to be saved: %w", because(ctx, err))
 	}
 	return nil
+}
+
+// errGone says that nobody is there any more to answer.
+var errGone = errors.New("the virtual machine has ended")
+
+// whileItRuns is a context that ends with a VM: a guest that is gone answers nothing, and says nothing either.
+func whileItRuns(ctx context.Context, vm hostagent.VM) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-vm.Done():
+			cancel(errGone)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil); <-watched }
+}
+
+// because is the reason for an error, where it is that the VM has ended.
+func because(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), errGone) {
+		return errGone
+	}
+	return err
 }
 
 // goOn begins a new life of a VM that could not be saved; one that did not survive it is replaced.

@@ -383,6 +383,24 @@ func TestSuspendEndsTheVM(t *testing.T) {
 	}
 }
 
+// TestVMEndsBeforeItIsSaved: a VM that dies while its guest gets ready is noticed at once, not when the guest has not answered for long.
+func TestVMEndsBeforeItIsSaved(t *testing.T) {
+	m, port := newSleeper(t)
+	m.vm.engine.start("web", published("80/tcp", "127.0.0.1", port))
+	vm := m.vm
+	m.freeze = func() error {
+		vm.off()
+		<-t.Context().Done() // it never answers
+		return nil
+	}
+	m.run()
+	if err := m.client.Suspend(t.Context()); err == nil || !strings.Contains(err.Error(), errGone.Error()) {
+		t.Errorf("got %v", err)
+	}
+	m.await("the machine to boot", withPorts(1))
+	mustWord(t, port)
+}
+
 // TestMemoryIsLost: whatever becomes of the memory, the machine is there again, and says why it booted.
 func TestMemoryIsLost(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -38,7 +38,7 @@ func stallOf(data json.RawMessage) error {
 		NoSpace                   bool `json:"nospace"`
 	}
 	if json.Unmarshal(data, &e) != nil {
-		return nil // not an event of this kind
+		return nil //nolint:nilerr // not an event of this kind
 	}
 	switch {
 	case e.Action != "stop":
