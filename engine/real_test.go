@@ -684,7 +684,7 @@ func (r *real) loadRewritten(source, target string) {
 	files := map[string][]byte{}
 	for in := tar.NewReader(saved); ; {
 		h, err := in.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
