@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
@@ -48,6 +49,9 @@ func TestPublishedPort(t *testing.T) {
 	}
 	binding := got.Container.NetworkSettings.Ports[port][0]
 	resp, err := http.Get("http://127.0.0.1:" + binding.HostPort + "/")
+	for end := time.Now().Add(time.Minute); err != nil && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		resp, err = http.Get("http://127.0.0.1:" + binding.HostPort + "/") // the port is there before the program behind it
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

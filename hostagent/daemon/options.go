@@ -123,6 +123,7 @@ type SeedParts struct {
 	Time         time.Time
 	Network      proto.Network
 	Mounts       []proto.Mount
+	Shares       []string // where the agent mounts shares of its own
 	Proxy        map[string]string
 	Certificates string
 	Sysctl       map[string]string

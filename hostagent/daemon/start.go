@@ -246,6 +246,11 @@ func (a *agent) seedParts(n *network.Network, l *life) SeedParts {
 	for _, s := range l.shares {
 		parts.Mounts = append(parts.Mounts, s.mount())
 	}
+	if l.template == nil { // otherwise they come after it
+		for _, s := range a.own {
+			parts.Shares = append(parts.Shares, s.share.Guest)
+		}
+	}
 	return parts
 }
 

@@ -184,7 +184,7 @@ func newSeed(m *machine.Machine, keys machine.Keys, identity machine.Identity, p
 		Hostname: m.Hostname(), MachineID: identity.ID, HostKey: keys.HostPEM,
 		AuthorizedKeys: []string{strings.TrimSpace(string(ssh.MarshalAuthorizedKey(keys.Login.PublicKey())))},
 		Time:           parts.Time, Entropy: entropy, Network: &network, Proxy: merged(parts.Proxy, environment), Certificates: parts.Certificates,
-		DataDisk: true, Sysctl: parts.Sysctl, LinkSecret: parts.LinkSecret, Mounts: parts.Mounts, Engine: mergedConfig(parts.Engine, engine),
+		DataDisk: true, Sysctl: parts.Sysctl, LinkSecret: parts.LinkSecret, Mounts: parts.Mounts, Shares: parts.Shares, Engine: mergedConfig(parts.Engine, engine),
 	}, nil
 }
 

@@ -227,7 +227,21 @@ func (m *machine) data(ctx context.Context, disks []disk, linked <-chan struct{}
 	}
 	m.start(ctx, service{name: "containerd", args: []string{"containerd", "--config", containerdConfig}, env: engineEnv, log: "/var/log/dev/containerd.log", notify: notifyContainerd, grace: 10 * time.Second})
 	<-linked // containers that start with the engine get the name servers of the link
+	m.shares(ctx)
 	m.start(ctx, service{name: "dockerd", args: []string{"dockerd", "--config-file", daemonConfig, "--pidfile", "/run/docker.pid"}, env: engineEnv, log: "/var/log/dev/dockerd.log", notify: notifyDockerd, grace: 60 * time.Second})
+}
+
+// shares has the host's folders in place before containers start with the engine: one that found an empty folder would go on with that.
+func (m *machine) shares(ctx context.Context) {
+	for _, share := range m.seed.Mounts {
+		_ = m.index.load(share.Type) // the mount says it better
+		if err := MountShare(share); err != nil {
+			m.record.problem("%v", err)
+		}
+	}
+	if missing := awaitMounts(ctx, m.seed.Shares, sharesWait); len(missing) > 0 {
+		m.record.warn("the engine starts without the host's folders %q, which did not come within %v", missing, sharesWait)
+	}
 }
 
 // prepare loads what the engine will ask for, so that it need not wait, and sets the kernel up.
@@ -245,12 +259,6 @@ func (m *machine) prepare() {
 
 // late does what nothing waits for.
 func (m *machine) late(ctx context.Context) {
-	for _, share := range m.seed.Mounts {
-		_ = m.index.load(share.Type) // the mount says it better
-		if err := MountShare(share); err != nil {
-			m.record.problem("%v", err)
-		}
-	}
 	if m.seed.ZramMiB > 0 {
 		_ = m.index.load("zram") // the next step says it better
 	}

@@ -3,13 +3,16 @@
 package boot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -145,4 +148,45 @@ func MakeTarget(target string) error {
 		return err
 	}
 	return os.MkdirAll(target, 0o755)
+}
+
+// sharesWait is how long the engine waits for the host to mount its shares, which takes a moment once the network is up.
+const sharesWait = 30 * time.Second
+
+// awaitMounts waits until something is mounted at each target, and returns those where nothing was in time.
+func awaitMounts(ctx context.Context, targets []string, limit time.Duration) (missing []string) {
+	if len(targets) == 0 {
+		return nil
+	}
+	table, err := os.Open("/proc/self/mountinfo") // before the first look, so that no change is missed
+	if err != nil {
+		return targets
+	}
+	defer table.Close()
+	for end := time.Now().Add(limit); ; {
+		left := time.Until(end)
+		if missing = notMounted(targets); len(missing) == 0 || left <= 0 || ctx.Err() != nil {
+			return missing
+		}
+		// The kernel tells changes of the table by POLLPRI (proc(5)); the pauses are for ctx.
+		poll := []unix.PollFd{{Fd: int32(table.Fd()), Events: unix.POLLPRI}} //nolint:gosec // a descriptor is a small number
+		_, _ = unix.Poll(poll, int(min(left, time.Second).Milliseconds())+1) // interrupted: looked at again
+	}
+}
+
+// notMounted are the targets at which nothing is mounted.
+func notMounted(targets []string) []string {
+	data, _ := os.ReadFile("/proc/self/mountinfo") // without it nothing is
+	mounted := map[string]bool{}
+	for line := range strings.Lines(string(data)) {
+		if fields := strings.Fields(line); len(fields) > 4 {
+			mounted[unescapeMount(fields[4])] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(targets), func(t string) bool { return mounted[t] })
+}
+
+// unescapeMount undoes the octal escapes of the table: space, tab, line feed and backslash.
+func unescapeMount(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }

@@ -49,6 +49,8 @@ type Seed struct {
 	// LinkSecret is what the host shows at FastPort, new for each start (FastSecretSize bytes); without it there is no fast link.
 	LinkSecret []byte  `json:"link_secret,omitempty"`
 	Mounts     []Mount `json:"mounts,omitempty"`
+	// Shares are where the host is about to mount shares over the fast link: the engine waits for them, as containers that start with it may use them.
+	Shares []string `json:"shares,omitempty"`
 	// Emulators run programs of other architectures: paths in the guest, mostly below a share, by architecture (amd64, arm64).
 	Emulators map[string]string `json:"emulators,omitempty"`
 	// Engine are settings merged into dockerd's configuration file.
