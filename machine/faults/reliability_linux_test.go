@@ -103,9 +103,12 @@ break real processes, sockets, file systems and network stacks, with a stand-in 
 `
 
 const ending = `
-## What cannot be produced here
+## What no test makes happen
 
-These are built for, and tested with stand-ins where that says something, but no test makes them happen:
+**To a real machine, not yet**: ` + "`kill -9`" + ` of virtiofsd while containers use its share (shares of dev's own, the default, need none), and an upgrade killed at each of
+its steps, which is done with stand-ins only.
+
+These cannot be produced here. They are built for, and tested with stand-ins where that says something:
 
 - **The real sleep of a laptop**, hibernation, and a battery that runs out: tests stop the processor's clock as seen by the guest, and set clocks; none closes a lid.
 - **The host's clock**: a test must not set it. The guest's is set for real; what the agent does about the host's is tested on its decision (TestSlept).

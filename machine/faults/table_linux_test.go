@@ -63,6 +63,10 @@ func table() []fault {
 			Promise: "the stop ends; nothing that was synced is lost",
 		},
 		{
+			Group: "Something dies", What: "the server of a virtiofs share is left over, or dies with its agent", How: "`kill -9` of agent and VM while a stand-in of virtiofsd runs", Promise: "the next command ends it; nobody else's is touched",
+			Tests: []string{"machine.TestHelpersEnd", "machine.TestOtherProcessesLive"},
+		},
+		{
 			Name: "engine-crash-loop", Group: "Something dies", What: "the engine crashes again and again", How: "`kill -9` of dockerd in the machine, three times", produce: engineCrashes,
 			Promise: "it is started again each time and serves the same socket",
 		},
