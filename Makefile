@@ -81,12 +81,12 @@ bench: deps engine build peers ## measure dev side by side with docker compose, 
 BENCH_VM = $(CURDIR)/dist/bench-vm.md
 IN_VM    = DEV_TEST_VM=1 DEV_TEST_VM_IMAGE='$(CURDIR)/dist/bench-vm-images' DEV_TEST_MACHINE_IMAGE='$(CURDIR)/dist/bench-vm-images/amd64'
 
-bench-vm: deps engine build ## measure machines for docs/performance-vm.md: boots beside a Debian guest with systemd, ports, API, commands, agent (needs root); BENCH='-boots=9' for more
+bench-vm: deps engine build ## measure machines for docs/performance-vm.md: boots beside a Debian guest with systemd, ports, API, commands, sleep, shares, agent (needs root; sshfs is compared if it is installed); BENCH='-boots=9' for more
 	@hack/deps.sh machines
 	$(IN_VM) $(GO) test ./vmimage -count=1 -timeout=30m -run='^TestVMBuildImages$$'
 	$(IN_VM) $(GO) test ./vmimage -count=1 -timeout=90m -run=TestVMMeasure -v -measure-vm='$(BENCH_VM)' $(BENCH)
 	$(IN_VM) $(GO) test ./hostagent/daemon -count=1 -timeout=30m -run='^TestVMPorts$$' -v -measure-vm='$(BENCH_VM)'
-	$(IN_VM) $(GO) test ./cmd -count=1 -timeout=60m -run='^TestMeasureMachine$$' -v -measure-vm='$(BENCH_VM)'
+	$(IN_VM) $(GO) test ./cmd -count=1 -timeout=60m -run='^TestMeasure(Machine|Shares)$$' -v -measure-vm='$(BENCH_VM)'
 	@$(MAKE) --no-print-directory bench-vm-ls
 
 bench-vm-ls: ## the rows of bench-vm without a virtual machine: the status of 20 machines, one of them hung; a port of the agent

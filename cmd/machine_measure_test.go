@@ -1,5 +1,7 @@
 // Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
 
+//go:build linux
+
 package cmd
 
 import (
@@ -17,6 +19,8 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/seed71221737/dev/engine/enginetest"
+	"github.com/seed71221737/dev/hostagent"
+	"github.com/seed71221737/dev/machine"
 	"github.com/seed71221737/dev/machine/saved"
 )
 
@@ -95,6 +99,8 @@ func TestMeasureMachine(t *testing.T) {
 	boot := dev("start", "box")
 	info, ten := measureTen(t, filepath.Join(home, "h", "machines", "box", "docker.sock"), dev)
 	suspend, resume := ten()
+	dev("stop", "box")
+	wake := measureWake(t, home, dev)
 	table := commandsTable([]measured{
 		{"`start`, by a boot", boot, ""},
 		{"`create`, the first of its kind, with the image brought into the cache", first, ""},
@@ -106,18 +112,38 @@ func TestMeasureMachine(t *testing.T) {
 		{"first `info` of the engine after it booted", info, ""},
 		{"`suspend` with ten containers", suspend, ""},
 		{"`resume` with ten containers", resume, "1.5 s"},
+		{"first answer of the engine of a machine that was asleep", wake, "1.5 s"},
 	})
 	t.Log(table)
-	f, err := os.OpenFile(*measureVM, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	appendTo(t, *measureVM, table)
+}
+
+// measureWake returns how long the first question takes to the engine of a machine that has fallen asleep.
+func measureWake(t *testing.T, home string, dev func(args ...string) time.Duration) time.Duration {
+	t.Helper()
+	dev("create", "--image", vmImage(t), "--cpus", "2", "--memory", "1536", "--disk", "8g", "--docker-context", "no", "--sleep-after", "10s", "sleeper")
+	t.Cleanup(func() { dev("rm", "-f", "sleeper") })
+	dir := filepath.Join(home, "h", "machines", "sleeper")
+	agent := hostagent.Dial(machine.Dir(dir).Control())
+	for end := time.Now().Add(vmPatience); ; time.Sleep(200 * time.Millisecond) {
+		status, err := agent.Status(t.Context())
+		if err == nil && status.Phase == hostagent.Suspended && status.Asleep {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the machine does not fall asleep: %+v, %v", status, err)
+		}
+	}
+	c, err := client.New(client.WithHost("unix://" + filepath.Join(dir, "docker.sock")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.WriteString(table); err != nil {
-		t.Error(err)
+	defer c.Close()
+	began := time.Now()
+	if _, err := c.Ping(t.Context(), client.PingOptions{}); err != nil {
+		t.Fatal(err)
 	}
-	if err := f.Close(); err != nil {
-		t.Error(err)
-	}
+	return time.Since(began)
 }
 
 // awaitShrunk waits until a saved memory is compressed.
