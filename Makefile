@@ -51,7 +51,7 @@ demo: deps engine build ## build all, run examples/guestbook with bin/dev and sh
 demo-test: deps engine build ## the demo under another project name and port, taken down afterwards
 	$(GO) run ./hack/demo -test
 
-demo-vm: deps engine build ## the example in a virtual machine under QEMU, with a folder of this host in it; the machine is removed afterwards
+demo-vm: deps engine build ## the example in a virtual machine under QEMU, with a folder of this host in it: files reload, and the machine is suspended, resumed, stopped, started and upgraded, then removed
 	@hack/deps.sh machines
 	$(GO) run ./hack/demo -vm
 
