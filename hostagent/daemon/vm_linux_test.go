@@ -113,7 +113,7 @@ func newMachine(t testing.TB) *machineDir {
 		WriteSeed: func(p SeedParts) error {
 			seed := proto.Seed{
 				Hostname: "test", HostKey: hostPEM, AuthorizedKeys: []string{strings.TrimSpace(string(ssh.MarshalAuthorizedKey(login.PublicKey())))}, Time: p.Time,
-				Entropy: []byte("0123456789abcdef"), DataDisk: true, Network: &p.Network, Proxy: p.Proxy, Certificates: p.Certificates, Sysctl: p.Sysctl, Mounts: p.Mounts, Engine: p.Engine,
+				Entropy: []byte("0123456789abcdef"), DataDisk: true, Network: &p.Network, Proxy: p.Proxy, Certificates: p.Certificates, Sysctl: p.Sysctl, Mounts: p.Mounts, Engine: p.Engine, LinkSecret: p.LinkSecret,
 			}
 			disk, err := proto.EncodeSeed(seed)
 			if err != nil {
@@ -242,6 +242,7 @@ func TestVM(t *testing.T) {
 	if data, err := os.ReadFile(filepath.Join(home, "back")); err != nil || string(data) != "from the guest\n" {
 		t.Errorf("the host has %q, %v", data, err)
 	}
+	watchedInVM(t, r, s.SSH, home)
 	stopping := time.Now()
 	if err := r.client.Stop(t.Context(), 0); err != nil {
 		t.Fatal(err)
@@ -255,6 +256,37 @@ func TestVM(t *testing.T) {
 		t.Logf("stopped after %v", time.Since(stopping))
 	case <-time.After(vmPatience):
 		t.Fatal("it does not stop")
+	}
+}
+
+// watchedInVM has a program in the machine watch the share while the host and the machine itself change files in it: each change is told once, as what it is.
+func watchedInVM(t *testing.T, r *running, address, home string) {
+	t.Helper()
+	build := exec.Command("go", "build", "-o", filepath.Join(home, "watcher"), "./testdata/watcher")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	said := make(chan string, 1)
+	go func() { said <- r.ssh(address, "/mnt/home/watcher /mnt/home last") }()
+	for deadline := time.Now().Add(vmPatience); ; time.Sleep(50 * time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(home, "ready")); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the watcher does not start: %q", <-said)
+		}
+	}
+	at := func(name string) string { return filepath.Join(home, name) }
+	err := errors.Join(os.WriteFile(at("new"), []byte("text"), 0o644), os.Rename(at("new"), at("moved")), os.Chmod(at("moved"), 0o600), os.Remove(at("moved")),
+		os.WriteFile(at("last"), nil, 0o644), os.Remove(at("last")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "CREATE ready\nCLOSE_WRITE ready\nCREATE new\nMODIFY new\nCLOSE_WRITE new\nMOVED_FROM new\nMOVED_TO moved\nATTRIB moved\nDELETE moved\n" +
+		"CREATE last\nCLOSE_WRITE last\nDELETE last"
+	if got := strings.TrimSpace(<-said); got != want {
+		t.Errorf("the watcher in the machine said:\n%s\nwant:\n%s", got, want)
 	}
 }
 
