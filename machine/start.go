@@ -246,6 +246,10 @@ func (m *Machine) startError(err error, stage hostagent.Stage) error {
 	var missing *NotFoundError
 	var busy *BusyError
 	var upgrade *UpgradeError
+	var broken *BrokenError
+	if errors.As(err, &broken) { // nothing was started that could have said anything
+		return &StartError{Name: m.Name, Err: err, LogFile: m.Dir.AgentLog()}
+	}
 	if errors.As(err, &check) || errors.As(err, &missing) || errors.As(err, &busy) || errors.As(err, &upgrade) {
 		return err
 	}

@@ -181,7 +181,7 @@ func table() []fault {
 			Tests:   []string{"machine.TestStartCancelled"},
 		},
 		{
-			Name: "no-qemu", Group: "Others interfere", What: "QEMU is gone", How: "a PATH without it", produce: noQEMU,
+			Name: "no-qemu", Group: "Others interfere", What: "QEMU is gone", How: "its file is not there for the command (a mount namespace)", produce: noQEMU,
 			Promise: "`start` and `doctor` name the program and how to install it; once it is back all is as before",
 			Tests:   []string{"machine.TestStartNeedsQEMU", "machine/qemu.TestCheckNamesWhatIsMissing"},
 		},
