@@ -33,7 +33,7 @@ func (c *Client) VolumeFolder(ctx context.Context, name string) (string, error) 
 		return "", nil
 	}
 	if info, err := os.Lstat(v.Mountpoint); err != nil || !info.IsDir() {
-		return "", nil
+		return "", nil //nolint:nilerr // a folder that cannot be read here is read through the engine
 	}
 	return v.Mountpoint, nil
 }
