@@ -155,8 +155,8 @@ func (a *app) replaceable(p *types.Project, output string) error {
 	return nil
 }
 
-// replaceFolder replaces a folder by what make puts into an empty one. Until make has succeeded the old one stays.
-func replaceFolder(folder string, make func(folder string) error) (err error) {
+// replaceFolder replaces a folder by what fill puts into an empty one. Until fill has succeeded the old one stays.
+func replaceFolder(folder string, fill func(folder string) error) (err error) {
 	if err := os.MkdirAll(filepath.Dir(folder), 0o777); err != nil {
 		return fmt.Errorf("make the output folder: %w", err)
 	}
@@ -169,7 +169,7 @@ func replaceFolder(folder string, make func(folder string) error) (err error) {
 	if err := os.Mkdir(made, 0o777); err != nil {
 		return fmt.Errorf("make the output folder: %w", err)
 	}
-	if err := make(made); err != nil {
+	if err := fill(made); err != nil {
 		return err
 	}
 	if err := os.Chmod(made, 0o755); err != nil {

@@ -30,7 +30,7 @@ func Free(dir string) (int64, error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, fmt.Errorf("look at the free space of %q: %w", dir, err)
 	}
-	return int64(st.Bavail) * int64(st.Bsize), nil
+	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // it has another type on macOS
 }
 
 // nextData finds the next part of a file that is no hole; where the file system does not tell, that is the rest.

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// join runs both sides of a fast link over a pipe.
-func fastPair(t *testing.T, host, guest []byte, service string, refusal error) (asked string, hostErr, guestErr error, a, b net.Conn) {
+// fastPair runs both sides of a fast link over a pipe.
+func fastPair(t *testing.T, host, guest []byte, service string, refusal error) (asked string, a, b net.Conn, hostErr, guestErr error) {
 	t.Helper()
 	a, b = net.Pipe()
 	t.Cleanup(func() { a.Close(); b.Close() })
@@ -29,13 +29,13 @@ func fastPair(t *testing.T, host, guest []byte, service string, refusal error) (
 		a.Close()
 	}
 	<-done
-	return asked, hostErr, guestErr, a, b
+	return asked, a, b, hostErr, guestErr
 }
 
 func TestFastLink(t *testing.T) {
 	secret, other := bytes.Repeat([]byte{7}, FastSecretSize), bytes.Repeat([]byte{8}, FastSecretSize)
 	t.Run("agreed", func(t *testing.T) {
-		asked, hostErr, guestErr, a, b := fastPair(t, secret, secret, "share x", nil)
+		asked, a, b, hostErr, guestErr := fastPair(t, secret, secret, "share x", nil)
 		if asked != "share x" || hostErr != nil || guestErr != nil {
 			t.Fatalf("asked %q, host %v, guest %v", asked, hostErr, guestErr)
 		}
@@ -46,20 +46,20 @@ func TestFastLink(t *testing.T) {
 		}
 	})
 	t.Run("refused", func(t *testing.T) {
-		_, hostErr, _, _, _ := fastPair(t, secret, secret, "nothing", errors.New("there is no such service"))
+		_, _, _, hostErr, _ := fastPair(t, secret, secret, "nothing", errors.New("there is no such service"))
 		var refusal *FastError
 		if !errors.As(hostErr, &refusal) || refusal.Text != "there is no such service" {
 			t.Fatalf("host: %v", hostErr)
 		}
 	})
 	t.Run("a guest with another secret", func(t *testing.T) {
-		_, hostErr, guestErr, _, _ := fastPair(t, secret, other, "docker", nil)
+		_, _, _, hostErr, guestErr := fastPair(t, secret, other, "docker", nil)
 		if !errors.Is(hostErr, ErrFastSecret) || guestErr == nil {
 			t.Fatalf("host: %v, guest: %v", hostErr, guestErr)
 		}
 	})
 	t.Run("a guest without a secret", func(t *testing.T) {
-		if _, hostErr, guestErr, _, _ := fastPair(t, secret, nil, "docker", nil); hostErr == nil || guestErr == nil {
+		if _, _, _, hostErr, guestErr := fastPair(t, secret, nil, "docker", nil); hostErr == nil || guestErr == nil {
 			t.Fatalf("host: %v, guest: %v", hostErr, guestErr)
 		}
 	})

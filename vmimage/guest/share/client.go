@@ -349,20 +349,22 @@ func (c *client) receive(in *bufio.Reader) error {
 			}
 			continue
 		}
-		body := buf[:0]
 		if n+4 <= in.Size() {
-			if body, err = in.Peek(n + 4); err != nil {
+			body, err := in.Peek(n + 4)
+			if err != nil {
 				return err
 			}
 			err = c.take(k, body[4:])
 			_, _ = in.Discard(n + 4) // it is there
-		} else {
-			if buf, err = wire.ReadFrame(in, buf); err != nil {
+			if err != nil {
 				return err
 			}
-			err = c.take(k, buf)
+			continue
 		}
-		if err != nil {
+		if buf, err = wire.ReadFrame(in, buf); err != nil {
+			return err
+		}
+		if err = c.take(k, buf); err != nil {
 			return err
 		}
 	}

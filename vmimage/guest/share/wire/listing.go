@@ -132,8 +132,9 @@ type Welcome struct {
 const (
 	helloMark   = "DEVSHARE"
 	welcomeMark = "DEVHOSTS"
-	// HelloSize and WelcomeSize are their encoded lengths in bytes.
-	HelloSize   = len(helloMark) + 4 + 16 + 8
+	// HelloSize is the encoded length of a Hello in bytes.
+	HelloSize = len(helloMark) + 4 + 16 + 8
+	// WelcomeSize is the encoded length of a Welcome in bytes.
 	WelcomeSize = len(welcomeMark) + 4 + 1 + AttrSize
 )
 
