@@ -156,6 +156,7 @@ func suspendAway(t *testing.T, h *home, m *machine.Machine) {
 		}
 	}
 	h.await("the agent's end", func() bool { return len(h.agents()) == 0 })
+	h.await("the end of its lock", func() bool { return m.Status(h.ctx()).Phase == machine.PhaseSuspended }) // a child that was being forked may hold it for a moment
 }
 
 // findings are what the machine's checks find, but for what this host cannot do.
