@@ -45,6 +45,9 @@ func setupService(e *testscript.Env, bundle string) error {
 	if err := holder.Start(); err != nil {
 		return err
 	}
+	if err := awaitNamespace(holder.Process.Pid); err != nil {
+		return errors.Join(err, holder.Process.Kill())
+	}
 	program := filepath.Join(e.WorkDir, "in-namespace")
 	script := fmt.Sprintf("#!/bin/sh\nexec nsenter --net=/proc/%d/ns/net dev \"$@\"\n", holder.Process.Pid)
 	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
@@ -65,6 +68,20 @@ func setupService(e *testscript.Env, bundle string) error {
 		_ = os.RemoveAll(dir)
 	})
 	return nil
+}
+
+// awaitNamespace waits until a process has gone into a network namespace of its own: until then, who follows it comes into this one.
+func awaitNamespace(pid int) error {
+	own, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return err
+	}
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid)); err == nil && its != own {
+			return nil
+		}
+	}
+	return errors.New("unshare made no network namespace within a minute")
 }
 
 // linkProgram puts the program where other users can run it: $LINK/dev.
