@@ -35,7 +35,7 @@ func (e *deadlineError) Is(target error) bool {
 
 // start makes what lasts as long as the agent, and begins the machine's first life.
 func (a *agent) start(ctx context.Context) error {
-	a.state.stage(hostagent.StageProcess)
+	a.state.stage(hostagent.StageProcess, "")
 	if err := a.within(ctx, hostagent.StageProcess, nil, a.startNetwork); err != nil {
 		return &stageError{hostagent.StageProcess, err}
 	}
@@ -92,7 +92,11 @@ func (a *agent) live(ctx context.Context, l *life) error {
 		{hostagent.StageShares, a.mountShares},
 		{hostagent.StageForwards, a.startForwards},
 	} {
-		a.state.stage(step.stage)
+		text := ""
+		if l.restored && step.stage == hostagent.StageLink {
+			text = "waking the machine from its saved memory" // it does not boot
+		}
+		a.state.stage(step.stage, text)
 		err := a.within(ctx, step.stage, l, func(ctx context.Context) error { return step.do(ctx, l) })
 		if err != nil {
 			if l.vm == nil {

@@ -82,15 +82,15 @@ func (s *state) set(f func(*hostagent.Status)) {
 	f(&s.status)
 }
 
-// stage says that a start has reached a stage.
-func (s *state) stage(stage hostagent.Stage) {
+// stage says that a start has reached a stage, in words of its own where what is done is not the usual.
+func (s *state) stage(stage hostagent.Stage, text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.status.Stage == stage {
 		return
 	}
 	s.status.Stage = stage
-	s.publish(hostagent.Event{Kind: "stage", Stage: stage, Phase: s.phase()})
+	s.publish(hostagent.Event{Kind: "stage", Stage: stage, Text: text, Phase: s.phase()})
 	s.log.Info("stage", "stage", string(stage))
 }
 

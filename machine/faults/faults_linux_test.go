@@ -101,7 +101,7 @@ func (l *lab) killCommand(t *testing.T, words, victim string, args ...string) (k
 }
 
 // startStages are words of the lines that a start prints, one for each stage.
-var startStages = []string{"starting the machine", "starting the VM", "booting", "waiting for the engine", "publishing sockets"}
+var startStages = []string{"starting the machine", "starting the VM", "booting", "waking", "waiting for the engine", "publishing sockets"}
 
 // killAtStart kills one of the processes of a start at each of its stages.
 func killAtStart(victim string) func(*testing.T, *lab) {
