@@ -121,9 +121,9 @@ func killAtStart(victim string) func(*testing.T, *lab) {
 func killAtStop(victim string) func(*testing.T, *lab) {
 	return func(t *testing.T, l *lab) {
 		for _, delay := range []time.Duration{0, 50 * time.Millisecond, 200 * time.Millisecond, 600 * time.Millisecond} {
-			l.write(t, fmt.Sprintf("before-stop-%d", delay.Milliseconds()))
+			l.write(t, fmt.Sprintf("before-the-stop-%d", delay.Milliseconds()))
 			l.killLater(t, delay, victim, "machine", "stop", "box")
-			l.whole(t, fmt.Sprintf("before-stop-%d", delay.Milliseconds()))
+			l.whole(t, fmt.Sprintf("before-the-stop-%d", delay.Milliseconds()))
 		}
 	}
 }
