@@ -185,11 +185,17 @@ func (x *session) end(status uint32) {
 // hangUp is how long a program may take to end once its client is gone.
 const hangUp = 5 * time.Second
 
+// Programs are started by a shell of the root file system that goes to the folder first. The home folder may be in a share that this process serves: a forked
+// child that waits for it would hang both, as garbage collection stops here until the child runs its program.
+const (
+	starter  = "/bin/sh"
+	inFolder = `cd "$0" 2>/dev/null; exec "$@"`
+)
+
 // run runs a program on the channel and returns its exit code.
 func (x *session) run(ctx context.Context, name string, args ...string) uint32 {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = x.env
-	cmd.Dir = homeDir(x.env)
+	cmd := exec.CommandContext(ctx, starter, append([]string{"-c", inFolder, homeDir(x.env), name}, args...)...)
+	cmd.Env, cmd.Dir = x.env, "/"
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGHUP) }
 	cmd.WaitDelay = hangUp
 	var err error
