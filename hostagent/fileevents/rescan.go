@@ -3,9 +3,11 @@
 package fileevents
 
 import (
+	"cmp"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/seed71221737/dev/vmimage/guest/share/wire"
@@ -13,19 +15,28 @@ import (
 
 // look goes through folders until a batch is full, and returns what has changed since, and which folders are left.
 func (w *Watcher) look(folders []string, since time.Time) (events []wire.Event, rest []string) {
+	if len(folders) == 0 {
+		return nil, nil
+	}
+	root, err := os.OpenRoot(w.root) // a folder of the set may be a link out of the share by now
+	if err != nil {
+		w.o.Logger.Debug("look at share", "error", err)
+		return nil, nil
+	}
+	defer func() { _ = root.Close() }() // read only
 	for i, folder := range folders {
 		if len(events) >= batchSize {
 			return events, folders[i:]
 		}
-		events = append(events, w.lookAt(folder, since)...)
+		events = append(events, w.lookAt(root, folder, since)...)
 	}
 	return events, nil
 }
 
 // lookAt tells what has changed in one folder. One that is gone is told of by the folder above it.
-func (w *Watcher) lookAt(folder string, since time.Time) []wire.Event {
+func (w *Watcher) lookAt(root *os.Root, folder string, since time.Time) []wire.Event {
 	name := w.abs(folder)
-	info, err := os.Lstat(name)
+	info, err := root.Lstat(cmp.Or(folder, "."))
 	if err != nil || !info.IsDir() {
 		return nil
 	}
@@ -34,7 +45,7 @@ func (w *Watcher) lookAt(folder string, since time.Time) []wire.Event {
 	if changed {
 		events = append(events, wire.Event{Kind: wire.Rescan, Path: folder, Dir: true})
 	}
-	entries, err := os.ReadDir(name)
+	entries, err := readDir(root, cmp.Or(folder, "."))
 	if err != nil {
 		w.o.Logger.Debug("look at folder", "path", folder, "error", err)
 	}
@@ -49,6 +60,17 @@ func (w *Watcher) lookAt(folder string, since time.Time) []wire.Event {
 		}
 	}
 	return events
+}
+
+func readDir(root *os.Root, name string) ([]fs.DirEntry, error) {
+	f, err := root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // read only
+	entries, err := f.ReadDir(-1)
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return cmp.Compare(a.Name(), b.Name()) })
+	return entries, err
 }
 
 // seen tells what must have happened to a file for it to be in a state. renamed: names in its folder have changed.

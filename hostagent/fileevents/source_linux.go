@@ -8,7 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -45,13 +45,43 @@ const inotifyMask = unix.IN_CREATE | unix.IN_MODIFY | unix.IN_CLOSE_WRITE | unix
 	unix.IN_ONLYDIR | unix.IN_EXCL_UNLINK
 
 func (s *inotify) add(path string) (int32, error) {
-	mask := uint32(inotifyMask)
 	if path == "" {
-		mask |= unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
-	} else {
-		mask |= unix.IN_DONT_FOLLOW
+		return s.addWatch(s.root, path, inotifyMask|unix.IN_DELETE_SELF|unix.IN_MOVE_SELF)
 	}
-	handle, err := unix.InotifyAddWatch(s.fd, filepath.Join(s.root, filepath.FromSlash(path)), mask)
+	fd, err := s.openBeneath(path)
+	if err != nil {
+		return 0, fmt.Errorf("watch folder %q: %w", path, err)
+	}
+	defer unix.Close(fd)
+	return s.addWatch("/proc/self/fd/"+strconv.Itoa(fd), path, inotifyMask)
+}
+
+// openBeneath opens a folder without leaving the root: the path is the guest's word, and so are the symbolic links on it.
+func (s *inotify) openBeneath(path string) (int, error) {
+	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	at, err := unix.Open(s.root, flags, 0)
+	if err != nil {
+		return -1, err
+	}
+	how := unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
+	fd, err := unix.Openat2(at, path, &how)
+	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
+		_ = unix.Close(at) // only a place to start from
+		return fd, err
+	}
+	for name := range names(path) { // an old kernel, or a sandbox that knows no such call
+		fd, err := unix.Openat(at, name, flags, 0)
+		_ = unix.Close(at) // as above
+		if err != nil {
+			return -1, err
+		}
+		at = fd
+	}
+	return at, nil
+}
+
+func (s *inotify) addWatch(name, path string, mask uint32) (int32, error) {
+	handle, err := unix.InotifyAddWatch(s.fd, name, mask)
 	if errors.Is(err, unix.ENOSPC) {
 		return 0, &LimitError{Setting: "fs.inotify.max_user_watches", Enough: 1 << 20, Err: err}
 	}

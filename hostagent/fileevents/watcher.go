@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	slashpath "path"
 	"path/filepath"
 	"sync"
 	"time"
@@ -120,6 +121,9 @@ func (w *Watcher) Add(path string) bool {
 
 // watch asks the system each time, even for a path that is in the set: it may be another folder by now.
 func (w *Watcher) watch(path string) error {
+	if path != "" && (path != slashpath.Clean(path) || path == "." || !filepath.IsLocal(filepath.FromSlash(path))) {
+		return fmt.Errorf("watch folder %q: it is not below the share", path) // the guest's word is not trusted
+	}
 	handle, err := w.source.add(path)
 	if err != nil {
 		return err

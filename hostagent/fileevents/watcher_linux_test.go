@@ -342,3 +342,32 @@ type full struct{ source }
 func (full) add(string) (int32, error) {
 	return 0, &LimitError{Setting: "fs.inotify.max_user_watches", Enough: 1 << 20, Err: errors.New("no space left on device")}
 }
+
+// What the guest asks for is not watched outside the share, neither by dots nor by links, nor looked at when events were lost.
+func TestWatcherStaysInside(t *testing.T) {
+	w := watchDir(t, "d/e/")
+	outside := t.TempDir()
+	rel, err := filepath.Rel(w.dir, outside)
+	w.must(err, os.Mkdir(filepath.Join(outside, "sub"), 0o755), os.Symlink(outside, w.at("link")))
+	for _, path := range []string{"..", rel, "d/../" + rel, outside, ".", "d//e", "d/..", "link", "link/sub"} {
+		if w.Add(path) {
+			t.Errorf("%q is watched", path)
+		}
+	}
+	w.until() // the link itself
+	w.must(os.WriteFile(filepath.Join(outside, "secret"), nil, 0o644), os.WriteFile(filepath.Join(outside, "sub", "secret"), nil, 0o644))
+	w.expect()
+
+	w.must(os.Rename(w.at("d"), w.at("was")), os.Mkdir(filepath.Join(outside, "e"), 0o755), os.Symlink(outside, w.at("d")))
+	w.until()
+	w.setMu.Lock()
+	w.set.add("d/e", 0) // as if the system had lost the move
+	w.setMu.Unlock()
+	w.must(os.WriteFile(filepath.Join(outside, "e", "secret"), nil, 0o644))
+	w.Rescan(time.Now().Add(-time.Minute))
+	for _, line := range w.until() {
+		if strings.Contains(line, "secret") {
+			t.Errorf("the guest is told %s", line)
+		}
+	}
+}
