@@ -115,7 +115,7 @@ func (t *tree) reopen(dir int, r *wire.Request, flags int) error {
 	if r.Flags&wire.FlagTruncate == 0 && len(r.Data) == 0 {
 		return nil
 	}
-	fd, err := unix.Openat(dir, r.Name, flags, 0)
+	fd, err := openRegular(dir, r.Name, flags)
 	if err != nil {
 		return err
 	}
@@ -206,12 +206,16 @@ func (t *tree) pinName(dir int, name string) func(gone bool) {
 	if f == nil {
 		const flags = unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK
 		writable := true
-		fd, err := unix.Openat(dir, name, flags|unix.O_RDWR, 0)
+		fd, err := openRegular(dir, name, flags|unix.O_RDWR)
 		if err != nil {
 			writable = false
-			fd, err = unix.Openat(dir, name, flags|unix.O_RDONLY, 0)
+			fd, err = openRegular(dir, name, flags|unix.O_RDONLY)
 		}
 		if err != nil {
+			return func(bool) {}
+		}
+		if now, err := t.attrOf(fd, ""); err != nil || now.Ident != a.Ident { // another file has the name by now
+			_ = unix.Close(fd) // nothing was written through it
 			return func(bool) {}
 		}
 		f = t.files.add(a.Ident, descriptor(fd), writable)

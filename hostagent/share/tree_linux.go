@@ -253,22 +253,22 @@ func (t *tree) content(path string, ident uint64, write bool) (handle, error) {
 
 // openContent opens for both, if it can. Where the host's user has no right that the machine's root would not ask for, the mode is lifted for a moment.
 func (t *tree) openContent(path string, write bool) (fd int, writable bool, err error) {
-	if fd, err = t.open(path, unix.O_RDWR); err == nil {
+	at, err := t.open(path, unix.O_PATH)
+	if err != nil {
+		return -1, false, err
+	}
+	defer unix.Close(at)
+	if fd, err = reopenRegular(at, unix.O_RDWR); err == nil {
 		return fd, true, nil
 	}
 	if !write {
-		if fd, err = t.open(path, unix.O_RDONLY); err == nil {
+		if fd, err = reopenRegular(at, unix.O_RDONLY); err == nil {
 			return fd, false, nil
 		}
 	}
 	if t.owners || !errors.Is(err, unix.EACCES) {
 		return -1, false, err
 	}
-	at, findErr := t.open(path, unix.O_PATH)
-	if findErr != nil {
-		return -1, false, err
-	}
-	defer unix.Close(at)
 	var st unix.Stat_t
 	if unix.Fstat(at, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || unix.Chmod(procPath(at), st.Mode&0o7777|0o600) != nil {
 		return -1, false, err
@@ -276,6 +276,34 @@ func (t *tree) openContent(path string, write bool) (fd int, writable bool, err 
 	defer func() { _ = unix.Chmod(procPath(at), st.Mode&0o7777) }() // as it was
 	fd, err = unix.Open(procPath(at), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	return fd, true, err
+}
+
+// openRegular opens a regular file by its name in an open folder.
+func openRegular(dir int, name string, flags int) (int, error) {
+	at, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(at)
+	return reopenRegular(at, flags)
+}
+
+// reopenRegular opens what O_PATH has found, if it is a regular file. Nothing else is opened even for a moment: for an agent that is root the guest can
+// make devices, which are the host's own once they are open, and opening some of them does something already.
+func reopenRegular(at, flags int) (int, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(at, &st); err != nil {
+		return -1, err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return unix.Open(procPath(at), flags&^unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	case unix.S_IFDIR:
+		return -1, unix.EISDIR
+	case unix.S_IFLNK:
+		return -1, unix.ELOOP
+	}
+	return -1, unix.EINVAL
 }
 
 // do carries out one request but OpReaddir.

@@ -1,0 +1,47 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+//go:build !osroot
+
+package share
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed71221737/dev/vmimage/guest/share/wire"
+)
+
+// TestDevicesStayShut: a device that the guest makes is the guest's kernel's to open, never the host's.
+func TestDevicesStayShut(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mknod(dir+"/zero", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5))); err != nil {
+		t.Skipf("making a device: %v", err)
+	}
+	tr, err := openTree(dir, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := tr.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	var found wire.Response
+	if err := tr.do(&wire.Request{Op: wire.OpLookup, Name: "zero"}, &found); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []wire.Request{
+		{Op: wire.OpCreate, Name: "zero", Mode: 0o644, Data: []byte("x")},
+		{Op: wire.OpCreate, Name: "zero", Mode: 0o644, Flags: wire.FlagTruncate},
+		{Op: wire.OpWrite, Path: "zero", Data: []byte("x")},
+		{Op: wire.OpWrite, Path: "zero", Ident: found.Attr.Ident, Data: []byte("x")},
+		{Op: wire.OpRead, Path: "zero", Size: 1},
+		{Op: wire.OpRead, Path: "zero", Ident: found.Attr.Ident, Size: 1},
+	} {
+		var res wire.Response
+		if err := tr.do(&r, &res); err == nil {
+			t.Errorf("%+v was answered: %+v", r, res)
+		}
+	}
+}
