@@ -44,7 +44,7 @@ type call struct {
 	n    int
 	// each is called for every response of several, on the receiving goroutine; its data is valid during the call.
 	each func(*wire.Response)
-	// then is called on the receiving goroutine instead of waking a waiter.
+	// then is called instead of waking a waiter, on the receiving goroutine or another one that holds no lock.
 	then func(*call)
 	done chan struct{}
 	sent bool
@@ -153,9 +153,7 @@ func (c *client) attach(conn net.Conn, known bool) {
 		k.sent, k.since = true, c.now()
 	}
 	c.mu.Unlock()
-	for _, k := range lost {
-		k.fail()
-	}
+	failSoon(lost)
 	if !first && c.resumed != nil {
 		c.resumed(known)
 	}
@@ -189,6 +187,18 @@ func (c *client) detach(conn net.Conn) {
 func (k *call) fail() {
 	k.res = wire.Response{ID: k.id, Errno: wire.EIO}
 	k.finish()
+}
+
+// failSoon ends calls on a goroutine of its own: what they do then takes locks that callers hold, or wait for with what the caller holds.
+func failSoon(calls []*call) {
+	if len(calls) == 0 {
+		return
+	}
+	go func() {
+		for _, k := range calls {
+			k.fail()
+		}
+	}()
 }
 
 func (k *call) finish() {
@@ -252,9 +262,7 @@ func (c *client) start(calls []*call, requests []wire.Request) {
 	}
 	if c.dead {
 		c.mu.Unlock()
-		for _, k := range calls {
-			k.fail()
-		}
+		failSoon(calls)
 		return
 	}
 	conn := c.conn

@@ -1,0 +1,77 @@
+// Copyright the dev authors. SPDX-License-Identifier: Apache-2.0
+
+package share
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"github.com/seed71221737/dev/vmimage/guest/share/wire"
+)
+
+// within fails the test when something does not end.
+func within(t *testing.T, what string, run func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		run()
+	}()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		t.Fatalf("%s does not end", what)
+	}
+}
+
+func writing(t *testing.T) (*mount, *node) {
+	t.Helper()
+	m := &mount{client: newClient(), table: newTable(wire.Attr{Ident: 1, Mode: wire.TypeFolder | 0o755})}
+	n := &node{id: 2, ident: 2, lookups: 1, attr: wire.Attr{Ident: 2, Mode: wire.TypeRegular | 0o644}}
+	m.table.nodes[2], m.table.idents[2] = n, n
+	return m, n
+}
+
+// TestWritesWithoutHost: what was written while the host is gone for good fails, and holds nobody up.
+func TestWritesWithoutHost(t *testing.T) {
+	m, n := writing(t)
+	m.client.dead = true
+	within(t, "a write without a host", func() {
+		if e := m.write(n, &wire.Request{Data: []byte("lost")}); e != 0 {
+			t.Errorf("write: error %d", e)
+		}
+		if e := m.settle(n, true); e != wire.EIO {
+			t.Errorf("close: error %d, want %d", e, wire.EIO)
+		}
+	})
+}
+
+// TestLostWritesWhileWriting: a new host that remembers nothing is taken even while somebody is about to write to a file whose last write is lost.
+func TestLostWritesWhileWriting(t *testing.T) {
+	m, n := writing(t)
+	within(t, "a write", func() {
+		if e := m.write(n, &wire.Request{Flags: wire.FlagAppend, Data: []byte("lost")}); e != 0 {
+			t.Errorf("write: error %d", e)
+		}
+		n.pending.mu.Lock()
+		m.sendWrite(n, &n.pending)
+		n.pending.mu.Unlock()
+	})
+	m.client.mu.Lock()
+	for _, k := range m.client.calls {
+		k.sent = true
+	}
+	m.client.mu.Unlock()
+	a, b := net.Pipe()
+	defer b.Close()
+	defer a.Close()
+	n.pending.mu.Lock() // as who waits to send
+	within(t, "a new connection", func() { m.client.attach(a, false) })
+	n.pending.mu.Unlock()
+	within(t, "a close", func() {
+		if e := m.settle(n, true); e != wire.EIO {
+			t.Errorf("close: error %d, want %d", e, wire.EIO)
+		}
+	})
+}
