@@ -4,6 +4,8 @@ package share
 
 import (
 	"net"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -74,4 +76,43 @@ func TestLostWritesWhileWriting(t *testing.T) {
 			t.Errorf("close: error %d, want %d", e, wire.EIO)
 		}
 	})
+}
+
+// TestWritesThatWaited: writes to different places of a file that waited together do not end up behind each other.
+func TestWritesThatWaited(t *testing.T) {
+	m, n := writing(t)
+	p := &n.pending
+	p.cond = sync.NewCond(&p.mu)
+	p.creating = true
+	var work sync.WaitGroup
+	for _, at := range []uint64{0, 1000, 2000} {
+		work.Go(func() {
+			if e := m.write(n, &wire.Request{Offset: at, Data: []byte("data")}); e != 0 {
+				t.Errorf("write: error %d", e)
+			}
+		})
+	}
+	time.Sleep(50 * time.Millisecond) // so that they wait; where they do not, they are no trouble
+	p.mu.Lock()
+	p.creating = false
+	p.cond.Broadcast()
+	p.mu.Unlock()
+	within(t, "writing", work.Wait)
+	p.mu.Lock()
+	m.sendWrite(n, p)
+	p.mu.Unlock()
+	var places []uint64
+	m.client.mu.Lock()
+	for _, k := range m.client.calls {
+		r, err := wire.ParseRequest(k.frame[4:])
+		if err != nil || string(r.Data) != "data" {
+			t.Errorf("at %d %q was sent, %v", r.Offset, r.Data, err)
+		}
+		places = append(places, r.Offset)
+	}
+	m.client.mu.Unlock()
+	slices.Sort(places)
+	if want := []uint64{0, 1000, 2000}; !slices.Equal(places, want) {
+		t.Errorf("sent at %v, want %v", places, want)
+	}
 }

@@ -51,6 +51,11 @@ func (p *pending) takeError() uint16 {
 	return e
 }
 
+// continues says that a write may be sent as one with the bytes held back. mu is held.
+func (p *pending) continues(r *wire.Request) bool {
+	return p.offset+uint64(len(p.buf)) == r.Offset && p.flags == r.Flags && p.uid == r.UID && len(p.buf)+len(r.Data) <= writeChunk
+}
+
 // write takes bytes to be written and returns an error of earlier ones.
 func (m *mount) write(n *node, r *wire.Request) uint16 {
 	p := &n.pending
@@ -66,10 +71,14 @@ func (m *mount) write(n *node, r *wire.Request) uint16 {
 	if p.create != nil && p.create.Valid != 0 {
 		m.sendWrite(n, p) // what was set holds for what was written before
 	}
-	if len(p.buf) > 0 && (p.offset+uint64(len(p.buf)) != r.Offset || p.flags != r.Flags || p.uid != r.UID || len(p.buf)+len(r.Data) > writeChunk) {
-		m.sendWrite(n, p)
-	}
-	for p.bytes > maxUnanswered || p.creating {
+	for {
+		// Looked at after each wait: the kernel writes mapped memory back beside other writes, and whoever waited, too, may have been first.
+		if len(p.buf) > 0 && !p.continues(r) {
+			m.sendWrite(n, p)
+		}
+		if p.bytes <= maxUnanswered && !p.creating {
+			break
+		}
 		p.cond.Wait()
 	}
 	if len(p.buf) == 0 {
