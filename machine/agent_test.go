@@ -235,7 +235,13 @@ func (a *standInAgent) handler(m *machine.Machine, how string) http.Handler {
 	mux.HandleFunc("GET /v1/events", a.events)
 	mux.HandleFunc("POST /v1/suspend", a.ordered("suspend"))
 	mux.HandleFunc("POST /v1/resume", a.ordered("resume"))
-	mux.HandleFunc("POST /v1/stop", func(http.ResponseWriter, *http.Request) { a.set(hostagent.Stopping, "", ""); a.orders <- "stop" })
+	mux.HandleFunc("POST /v1/stop", func(http.ResponseWriter, *http.Request) {
+		if status, _ := a.get(); status.Phase == hostagent.Starting { // the real agent breaks the start off, also that of a suspended machine
+			_ = os.WriteFile(filepath.Join(string(m.Dir), "broken-off"), nil, 0o600)
+		}
+		a.set(hostagent.Stopping, "", "")
+		a.orders <- "stop"
+	})
 	mux.HandleFunc("POST /v1/kill", func(http.ResponseWriter, *http.Request) { a.set(hostagent.Stopping, "", ""); a.orders <- "kill" })
 	return mux
 }

@@ -5,6 +5,7 @@ package machine
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/seed71221737/dev/hostagent"
 	"github.com/seed71221737/dev/machine/saved"
@@ -87,10 +88,11 @@ func (m *Machine) resumeToStop(ctx context.Context, sink Sink) (runs bool, err e
 	if err := m.clear(ctx, stopGrace, sink); err != nil {
 		return false, err
 	}
-	if err := m.launch(ctx); err != nil {
-		return false, m.startError(err, "")
+	begin := time.Now()
+	if err := m.goOn(ctx, hostagent.Starting, m.launch(ctx), begin, sink); err != nil { // an order that comes before would break the start off
+		return false, err
 	}
-	return true, nil // the agent takes the order when it is up
+	return true, nil
 }
 
 // forgetMemory removes saved memory. No agent runs.
