@@ -50,8 +50,11 @@ type toStartItem struct {
 // stopAtOnce is how many containers are stopped, or started, side by side.
 const stopAtOnce = 8
 
-// stopContainers notes which containers are to be started again, and stops those that run: what depends on others first, each with its own time.
-func (a *agent) stopContainers(ctx context.Context) error {
+// stopContainers has no more containers started, notes which are to be started again, and stops those that run: what depends on others first, each with its own time.
+func (a *agent) stopContainers(ctx context.Context, l *life) error {
+	if err := l.endStarts(ctx); err != nil {
+		return err
+	}
 	list, err := a.engine.ContainerList(ctx, client.ContainerListOptions{All: true})
 	if err != nil {
 		return fmt.Errorf("list the containers: %w", err)
@@ -230,6 +233,14 @@ func (a *agent) noteContainers(wanted []toStartItem) error {
 	if len(wanted) == 0 {
 		return nil
 	}
+	return a.writeContainers(wanted)
+}
+
+// writeContainers writes the list of what is to be started again.
+func (a *agent) writeContainers(wanted []toStartItem) error {
+	if len(wanted) == 0 {
+		return removeIfThere(a.o.Containers)
+	}
 	data, err := json.MarshalIndent(containersFile{Version: 1, Containers: wanted}, "", "  ")
 	if err != nil {
 		return err
@@ -259,8 +270,9 @@ func (a *agent) notedContainers() ([]toStartItem, error) {
 	return f.Containers, nil
 }
 
-// startContainers starts again what the last stop has ended. What cannot be started is told, as the engine's log would.
-func (a *agent) startContainers(l *life) {
+// startContainers starts again what the last stop has ended. What cannot be started is told, as the engine's log would, and tried again at the next start: to
+// the engine it is a container that was stopped on purpose.
+func (a *agent) startContainers(ctx context.Context) {
 	noted, err := a.notedContainers()
 	if err != nil {
 		a.state.say("the containers that ran before the last stop are not started again: " + err.Error())
@@ -268,27 +280,46 @@ func (a *agent) startContainers(l *life) {
 	if len(noted) == 0 {
 		return
 	}
-	release, err := a.awake(l.ctx)
+	release, err := a.awake(ctx)
 	if err != nil {
 		return // the next life does it
 	}
 	defer release()
 	slices.SortStableFunc(noted, func(c, d toStartItem) int { return cmp.Compare(c.Wave, d.Wave) })
+	var failed failedItems
 	for len(noted) > 0 { // what others depend on comes first
 		next := slices.IndexFunc(noted, func(c toStartItem) bool { return c.Wave != noted[0].Wave })
 		if next < 0 {
 			next = len(noted)
 		}
-		if err := each(l.ctx, noted[:next], a.startAgain); err != nil && l.ctx.Err() == nil {
+		err := each(ctx, noted[:next], func(ctx context.Context, c toStartItem) error { return failed.note(c, a.startAgain(ctx, c)) })
+		if ctx.Err() != nil {
+			return // all stay noted
+		}
+		if err != nil {
 			a.state.say(err.Error())
 		}
 		noted = noted[next:]
 	}
-	if l.ctx.Err() == nil {
-		if err := removeIfThere(a.o.Containers); err != nil {
-			a.log.Warn("remove the list of containers to start", "error", err)
-		}
+	if err := a.writeContainers(failed.list); err != nil {
+		a.log.Warn("note which containers are started", "error", err)
 	}
+}
+
+// failedItems are containers that could not be started.
+type failedItems struct {
+	mu   sync.Mutex
+	list []toStartItem
+}
+
+// note adds a container if there is an error, and returns that.
+func (f *failedItems) note(c toStartItem, err error) error {
+	if err != nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.list = append(f.list, c)
+	}
+	return err
 }
 
 func (a *agent) startAgain(ctx context.Context, c toStartItem) error {

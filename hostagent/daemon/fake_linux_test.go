@@ -437,10 +437,12 @@ type fakeEngine struct {
 	policies   map[string]container.RestartPolicyMode
 	labels     map[string]map[string]string
 	stopping   func(id string) // called for each that is stopped
-	ordered    []string        // "stop a", "start a", in order
-	streams    map[chan events.Message]bool
-	past       []events.Message
-	asked      []string // what was asked about containers and events, in order
+	// starting is called for each that is started; an error refuses.
+	starting func(ctx context.Context, id string) error
+	ordered  []string // "stop a", "start a", in order
+	streams  map[chan events.Message]bool
+	past     []events.Message
+	asked    []string // what was asked about containers and events, in order
 	// beforeEvents is called after a stream of events was begun and before its first event; failures is how many inspections fail.
 	beforeEvents func()
 	failures     int
@@ -497,6 +499,10 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case name == "json":
 		e.inspect(w, filepath.Base(filepath.Dir(r.URL.Path)))
 	case name == "stop" || name == "start":
+		if name == "start" && e.starting != nil && e.starting(r.Context(), filepath.Base(filepath.Dir(r.URL.Path))) != nil {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
 		e.order(name, filepath.Base(filepath.Dir(r.URL.Path)))
 		w.WriteHeader(http.StatusNoContent)
 	default:

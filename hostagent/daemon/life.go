@@ -31,6 +31,9 @@ type life struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	work   sync.WaitGroup // everything that is waited for at its end
+	// starting is closed when no more containers are started again, which starts ends early.
+	starting chan struct{}
+	starts   context.CancelFunc
 
 	mu      sync.Mutex
 	saves   []step
@@ -47,6 +50,31 @@ func (a *agent) newLife() *life {
 	l := &life{}
 	l.ctx, l.cancel = context.WithCancel(a.ctx)
 	return l
+}
+
+// startAgain calls f beside all else, until the life ends or endStarts is called.
+func (l *life) startAgain(f func(context.Context)) {
+	ctx, cancel := context.WithCancel(l.ctx)
+	l.starting, l.starts = make(chan struct{}), cancel
+	l.work.Go(func() {
+		defer close(l.starting)
+		defer cancel()
+		f(ctx)
+	})
+}
+
+// endStarts ends what startAgain began, and waits for it: who stops containers must not have others started behind their back.
+func (l *life) endStarts(ctx context.Context) error {
+	if l.starts == nil {
+		return nil
+	}
+	l.starts()
+	select {
+	case <-l.starting:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for containers that are being started: %w", context.Cause(ctx))
+	}
 }
 
 // onEnd adds what undoes a step of the life, after ctx has ended; it is called in the opposite order, also when the guest is saved.

@@ -377,7 +377,7 @@ func (a *agent) putAside(grace time.Duration) (done, killed bool) {
 	killed, err := a.killable(context.Background(), nil, func(ctx context.Context) error {
 		stopping, cancel := context.WithTimeout(ctx, grace)
 		defer cancel()
-		if err := a.stopContainers(stopping); err != nil {
+		if err := a.stopContainers(stopping, l); err != nil {
 			return errors.Join(err, l.end())
 		}
 		saving, cancel := context.WithTimeout(ctx, putAsideWait)

@@ -565,6 +565,94 @@ func TestStopLeavesMemory(t *testing.T) {
 	}
 }
 
+// noted are the names of the containers that the next start starts again.
+func (m *fakeMachine) noted() []string {
+	list, err := (&agent{o: Options{Containers: m.file("containers.json")}}).notedContainers()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var names []string
+	for _, c := range list {
+		names = append(names, c.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// note has containers that do not run started again at the next start, one after the other.
+func (m *fakeMachine) note(ids ...string) {
+	var list []toStartItem
+	for i, id := range ids {
+		m.vm.engine.exited[id] = nil
+		m.vm.engine.policies[id] = "unless-stopped"
+		list = append(list, toStartItem{ID: id, Name: id, Wave: i})
+	}
+	if err := (&agent{o: Options{Containers: m.file("containers.json")}}).writeContainers(list); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// TestStartOfContainersFails: to the engine, a container that was stopped for the machine's stop was stopped on purpose. It is tried again at the next start.
+func TestStartOfContainersFails(t *testing.T) {
+	m, _ := newSleeper(t)
+	e := m.vm.engine
+	m.note("bad", "good")
+	tried := make(chan string, 2)
+	e.starting = func(_ context.Context, id string) error {
+		tried <- id
+		if id == "bad" {
+			return errors.New("what it needs is not there yet")
+		}
+		return nil
+	}
+	m.run()
+	for range 2 {
+		select {
+		case <-tried:
+		case <-time.After(patience):
+			t.Fatal("not all are started")
+		}
+	}
+	m.await("what is started", func(*hostagent.Status) bool { return slices.Equal(m.noted(), []string{"bad"}) })
+}
+
+// TestStopWhileContainersStart: no container is started behind the back of a stop, and all are started at the next start.
+func TestStopWhileContainersStart(t *testing.T) {
+	m, _ := newSleeper(t)
+	e := m.vm.engine
+	m.note("slow", "next")
+	e.start("runs", nil)
+	e.policies["runs"] = "unless-stopped"
+	starting, stopping := make(chan struct{}), make(chan struct{})
+	e.starting = func(ctx context.Context, id string) error {
+		if id != "slow" {
+			return nil
+		}
+		close(starting)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-stopping:
+			return nil
+		}
+	}
+	e.stopping = func(string) { close(stopping) }
+	m.run()
+	<-starting
+	if err := m.client.Stop(t.Context(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.end(); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.noted(); !slices.Equal(got, []string{"next", "runs", "slow"}) {
+		t.Errorf("noted: %q", got)
+	}
+	if got := e.orders(); !slices.Equal(got, []string{"stop runs"}) {
+		t.Errorf("containers: %q", got)
+	}
+}
+
 // TestStopFallsBack: a machine that cannot be saved is turned off in order, and what is to be started again is not forgotten.
 func TestStopFallsBack(t *testing.T) {
 	m, _ := newSleeper(t)

@@ -108,7 +108,7 @@ func (a *agent) live(ctx context.Context, l *life) error {
 	l.up = true
 	a.gate.touch()
 	a.state.enter(hostagent.Running, "")
-	l.work.Go(func() { a.startContainers(l) })
+	l.startAgain(a.startContainers)
 	return nil
 }
 
