@@ -128,6 +128,18 @@ func killAtStop(victim string) func(*testing.T, *lab) {
 	}
 }
 
+// noticed waits until the machine is what it says: an agent needs a moment to learn that its VM was killed, in which it truly says that all is well.
+func (l *lab) noticed(t *testing.T) {
+	t.Helper()
+	await(t, "the machine is what it says", func() bool {
+		if l.status(t).Phase != "running" {
+			return true
+		}
+		_, err := l.docker(t, "info")
+		return err == nil
+	})
+}
+
 // killLater starts a command and kills a process a while later; "" is the command itself. Whether the command succeeds is its own affair.
 func (l *lab) killLater(t *testing.T, delay time.Duration, victim string, args ...string) {
 	t.Helper()
@@ -148,6 +160,7 @@ func (l *lab) killLater(t *testing.T, delay time.Duration, victim string, args .
 		}
 	}
 	err := cmd.Wait()
+	l.noticed(t)
 	t.Logf("dev %s, %q killed after %v: %v\n%s", strings.Join(args, " "), victim, delay, err, out.String())
 }
 
