@@ -202,7 +202,7 @@ func (t *tree) pinName(dir int, name string) func(gone bool) {
 	if err != nil || a.Mode&wire.TypeMask != wire.TypeRegular || a.Nlink != 1 {
 		return func(bool) {}
 	}
-	f := t.files.get(a.Ident, false)
+	f := t.files.get(a.Ident, true) // who has it open may write to it yet
 	if f == nil {
 		const flags = unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK
 		writable := true

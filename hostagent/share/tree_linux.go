@@ -251,20 +251,19 @@ func (t *tree) content(path string, ident uint64, write bool) (handle, error) {
 	return handle{int(f.fd), f, t}, nil
 }
 
-// openContent opens for both, if it can. Where the host's user has no right that the machine's root would not ask for, the mode is lifted for a moment.
+// openContent opens for reading, or for both. Where the host's user has no right that the machine's root would not ask for, the mode is lifted for a moment.
 func (t *tree) openContent(path string, write bool) (fd int, writable bool, err error) {
 	at, err := t.open(path, unix.O_PATH)
 	if err != nil {
 		return -1, false, err
 	}
 	defer unix.Close(at)
-	if fd, err = reopenRegular(at, unix.O_RDWR); err == nil {
-		return fd, true, nil
+	mode := unix.O_RDONLY // what is open for writing cannot be run on the host
+	if write {
+		mode = unix.O_RDWR
 	}
-	if !write {
-		if fd, err = reopenRegular(at, unix.O_RDONLY); err == nil {
-			return fd, false, nil
-		}
+	if fd, err = reopenRegular(at, mode); err == nil {
+		return fd, write, nil
 	}
 	if t.owners || !errors.Is(err, unix.EACCES) {
 		return -1, false, err
@@ -274,8 +273,8 @@ func (t *tree) openContent(path string, write bool) (fd int, writable bool, err 
 		return -1, false, err
 	}
 	defer func() { _ = unix.Chmod(procPath(at), st.Mode&0o7777) }() // as it was
-	fd, err = unix.Open(procPath(at), unix.O_RDWR|unix.O_CLOEXEC, 0)
-	return fd, true, err
+	fd, err = unix.Open(procPath(at), mode|unix.O_CLOEXEC, 0)
+	return fd, write, err
 }
 
 // openRegular opens a regular file by its name in an open folder.

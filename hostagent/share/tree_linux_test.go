@@ -5,6 +5,9 @@
 package share
 
 import (
+	"errors"
+	"os"
+	"os/exec"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -43,5 +46,45 @@ func TestDevicesStayShut(t *testing.T) {
 		if err := tr.do(&r, &res); err == nil {
 			t.Errorf("%+v was answered: %+v", r, res)
 		}
+	}
+}
+
+// TestProgramsRunOnTheHost: what the guest has read can be run on the host at once, and what it then removes can still be written by who has it open.
+func TestProgramsRunOnTheHost(t *testing.T) {
+	self, err := exec.LookPath("true")
+	if err != nil {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	program, err := os.ReadFile(self)
+	if err := errors.Join(err, os.WriteFile(dir+"/program", program, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	tr, err := openTree(dir, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := tr.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	do := func(r wire.Request) wire.Response {
+		t.Helper()
+		var res wire.Response
+		if err := tr.do(&r, &res); err != nil {
+			t.Fatalf("%+v: %v", r, err)
+		}
+		return res
+	}
+	ident := do(wire.Request{Op: wire.OpLookup, Name: "program"}).Attr.Ident
+	do(wire.Request{Op: wire.OpRead, Path: "program", Ident: ident, Size: 1})
+	if err := exec.CommandContext(t.Context(), dir+"/program").Run(); err != nil { //nolint:gosec // the test's own
+		t.Error(err)
+	}
+	do(wire.Request{Op: wire.OpUnlink, Name: "program"})
+	do(wire.Request{Op: wire.OpWrite, Path: "program", Ident: ident, Data: []byte("x")})
+	if got := do(wire.Request{Op: wire.OpRead, Path: "program", Ident: ident, Size: 1}).Data; string(got) != "x" {
+		t.Errorf("read %q", got)
 	}
 }
