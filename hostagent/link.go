@@ -92,6 +92,8 @@ type Resizer interface {
 type Staller interface {
 	// Stalled tells why, each time that it has stopped. It holds the last reason that nobody has taken.
 	Stalled() <-chan error
+	// Stands says whether it stands still for that reason now.
+	Stands(ctx context.Context) (bool, error)
 	// Continue lets it run on, and repeats what failed.
 	Continue(ctx context.Context) error
 }

@@ -72,6 +72,28 @@ func guestProblem(name string, h proto.Health) *hostagent.Problem {
 	return p
 }
 
+// awaitRoom waits as long as a VM stands still because the host cannot keep what it writes: it is not to be given up, as what it has not written would be lost.
+func (a *agent) awaitRoom(ctx context.Context, vm hostagent.VM, every time.Duration) error {
+	staller, ok := vm.(hostagent.Staller)
+	if !ok {
+		return nil
+	}
+	for said := false; ; said = true {
+		if stands, err := staller.Stands(ctx); err != nil || !stands {
+			return ctx.Err() // a VM that does not answer shows soon enough
+		}
+		if !said {
+			a.state.say("the machine stands still, as this host cannot keep what it writes: it goes on as soon as there is room on the disk with its folder")
+		}
+		if err := staller.Continue(ctx); err != nil {
+			a.log.Warn("let the machine go on", "error", err)
+		}
+		if err := pause(ctx, every); err != nil {
+			return err
+		}
+	}
+}
+
 // watchHostDisk lets a VM that stood still because the host could not keep what it wrote go on as soon as it can: nothing is lost meanwhile.
 func (a *agent) watchHostDisk(ctx context.Context, vm hostagent.Staller, every time.Duration) {
 	retry := time.NewTimer(0)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed71221737/dev/hostagent"
 	"github.com/seed71221737/dev/vmimage/guest/proto"
 )
 
@@ -43,6 +44,8 @@ type stalling struct {
 
 func (s *stalling) Stalled() <-chan error { return s.stalls }
 
+func (s *stalling) Stands(context.Context) (bool, error) { return len(s.stalls) > 0, nil }
+
 func (s *stalling) Continue(context.Context) error {
 	s.tries <- struct{}{}
 	return nil
@@ -71,4 +74,32 @@ func TestHostDiskFull(t *testing.T) {
 	await("it goes on, and the problem stays", false)
 	cancel()
 	<-ended
+}
+
+// standing is a VM without room until it was told to go on three times.
+type standing struct {
+	hostagent.VM
+	stalling
+	left int
+}
+
+func (s *standing) Stands(context.Context) (bool, error) { return s.left > 0, nil }
+
+func (s *standing) Continue(context.Context) error {
+	s.left--
+	return nil
+}
+
+// A VM that stands still for want of room is waited for, and only as long as somebody wants it.
+func TestAwaitRoom(t *testing.T) {
+	a := &agent{o: Options{Machine: "box"}, state: newState("box", 1, slog.New(slog.DiscardHandler)), log: slog.New(slog.DiscardHandler)}
+	vm := &standing{left: 3}
+	if err := a.awaitRoom(t.Context(), vm, time.Millisecond); err != nil || vm.left != 0 {
+		t.Errorf("%v, %d tries are left", err, vm.left)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.awaitRoom(ctx, &standing{left: 1 << 30}, time.Hour); err == nil {
+		t.Error("it waits for ever")
+	}
 }

@@ -207,7 +207,7 @@ func (a *agent) closeIfIdle(ctx context.Context, l *life) bool {
 // busy says whether the machine has something to do, though nobody on the host uses it.
 func (a *agent) busy() bool {
 	f := a.forwards.Load()
-	if f == nil || a.state.has("engine") {
+	if f == nil || a.state.has("engine") || a.state.has("host-disk") {
 		return true // who knows
 	}
 	running := f.running()
@@ -218,6 +218,9 @@ func (a *agent) busy() bool {
 func (a *agent) suspend(ctx context.Context, l *life, idle bool) (end bool, err, refusal error) {
 	if !a.canSave(l) {
 		return false, nil, errors.New("this machine's memory cannot be saved: its driver is not able to")
+	}
+	if a.state.has("host-disk") {
+		return false, nil, errors.New("the machine stands still, as this host's disk is full: free room first")
 	}
 	var interrupt <-chan struct{}
 	if idle {
@@ -341,7 +344,10 @@ func (a *agent) goOn(ctx context.Context, was *life) error {
 		l := a.newLife()
 		l.vm, l.mac, l.restored, l.notes = was.vm, was.mac, true, a.noteLife(was)
 		a.current.Store(l)
-		err := a.live(ctx, l)
+		err := a.awaitRoom(ctx, l.vm, retryEvery)
+		if err == nil {
+			err = a.live(ctx, l)
+		}
 		if err == nil || ctx.Err() != nil {
 			return err
 		}

@@ -79,6 +79,8 @@ func (m *monitor) file(ctx context.Context, drive string) (string, error) {
 
 // paused calls f while the guest does not run and nothing is written to its disks. A guest that was paused before stays so.
 func (m *monitor) paused(ctx context.Context, f func(context.Context) error) (err error) {
+	m.standing.Lock()
+	defer m.standing.Unlock()
 	state, err := m.status(ctx)
 	if err != nil || state != "running" {
 		return errors.Join(err, f(ctx))

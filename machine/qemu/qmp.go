@@ -20,7 +20,9 @@ type monitor struct {
 	mu      sync.Mutex
 	waiting []chan message // commands without an answer yet, oldest first
 	closed  error
-	event   func(name string, data json.RawMessage)
+	// standing is held by who has the guest stand still for a while: nobody else may let it run meanwhile.
+	standing sync.Mutex
+	event    func(name string, data json.RawMessage)
 }
 
 // message is a line from QEMU.

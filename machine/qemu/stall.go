@@ -16,6 +16,12 @@ var _ hostagent.Staller = (*vm)(nil)
 // Stalled tells why QEMU has stopped the guest by itself.
 func (v *vm) Stalled() <-chan error { return v.stalled }
 
+// Stands asks QEMU whether it has stopped the guest as a disk failed (qapi/run-state.json).
+func (v *vm) Stands(ctx context.Context) (bool, error) {
+	state, err := v.monitor.status(ctx)
+	return state == "io-error", err
+}
+
 // Continue lets the guest run on. QEMU repeats what it could not write, and stops again if that fails again.
 func (v *vm) Continue(ctx context.Context) error { return v.monitor.call(ctx, "cont", nil, nil) }
 

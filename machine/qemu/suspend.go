@@ -30,6 +30,8 @@ const (
 
 // Suspend saves memory and devices and ends QEMU.
 func (v *vm) Suspend(ctx context.Context, file string) error {
+	v.monitor.standing.Lock()
+	defer v.monitor.standing.Unlock()
 	if err := v.save(ctx, file); err != nil {
 		return err
 	}
@@ -41,6 +43,8 @@ func (v *vm) Suspend(ctx context.Context, file string) error {
 
 // Snapshot saves memory and devices, and the VM goes on.
 func (v *vm) Snapshot(ctx context.Context, file string, paused func(ctx context.Context) error) error {
+	v.monitor.standing.Lock()
+	defer v.monitor.standing.Unlock()
 	if err := v.save(ctx, file); err != nil {
 		return err
 	}
