@@ -103,8 +103,7 @@ func (m *mount) createLater(dir *node, name string, r *wire.Request, out *fuse.E
 	p.cond, p.used, p.create, p.in, p.dirty = sync.NewCond(&p.mu), true, r, place{dir, name}, true
 	dir.making++
 	m.holdDirty(n)
-	m.entry(n, longValid, out)
-	out.SetAttrTimeout(longValid) // what is not known yet, its times, the kernel asks for when it was written to, or is told to
+	m.entry(n, longValid, out) // whoever asks for its attributes asks again: its times are the host's, which nobody knows yet
 	return true
 }
 
