@@ -92,8 +92,8 @@ func git(t *testing.T, dir string, args ...string) {
 // checksum stands for the contents of all files outside of .git.
 func checksum(t *testing.T, dir string) string {
 	t.Helper()
-	cmd := exec.Command("sh", "-c", `find . -path ./.git -prune -o -name 'mark*' -o -type f -print0 | sort -z | xargs -0 cat | cksum`)
-	cmd.Dir = dir
+	// The shell goes there: this process, which serves the folder, must not wait for it when it starts a program.
+	cmd := exec.Command("sh", "-c", `cd "$0" && find . -path ./.git -prune -o -name 'mark*' -o -type f -print0 | sort -z | xargs -0 cat | cksum`, dir)
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
