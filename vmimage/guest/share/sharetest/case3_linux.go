@@ -243,11 +243,12 @@ func nameCases() []Case {
 	}})
 }
 
+// run starts a program by a shell: until a child of this process has come to run it, garbage collection waits for it, and so would a share that is served here.
+func run(program string) error { return exec.Command("sh", "-c", `exec "$0"`, program).Run() }
+
 // toolCases: what developers' tools rely on.
 func toolCases() []Case {
 	f := func(dir string) string { return dir + "/f" }
-	// A shell starts it: until a child of this process has come to run a program, garbage collection waits for it, and so would a share that is served here.
-	run := func(program string) error { return exec.Command("sh", "-c", `exec "$0"`, program).Run() }
 	return []Case{
 		{"tools", "a script is run when it may be, and only then", false, func(dir string) error {
 			return steps(func() error { return write(f(dir), "#!/bin/sh\nexit 0\n") }, func() error {
