@@ -71,7 +71,7 @@ func (c *Client) Health(ctx context.Context) ([]Problem, error) {
 	return problems, nil
 }
 
-// Events calls sink for each event from now on, in order and from this goroutine, the first being one that tells the present phase. It returns nil
+// Events calls sink for each event from now on, in order and from this goroutine: first what was said of late, and one that tells the present phase. It returns nil
 // when the agent ends the stream because it ends itself, and otherwise why the stream broke.
 func (c *Client) Events(ctx context.Context, sink func(Event)) error {
 	res, err := c.do(ctx, http.MethodGet, "/v1/events", nil)

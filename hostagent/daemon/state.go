@@ -22,6 +22,7 @@ type state struct {
 	ports    map[string]hostagent.Port    // by protocol and host address
 	watchers map[*watcher]struct{}
 	closed   bool
+	said     []hostagent.Event // of late, for who begins to follow a moment too late
 }
 
 // watcher gets events until its channel is closed: at the agent's end, or because it does not keep up.
@@ -110,12 +111,20 @@ func (s *state) enter(phase hostagent.Phase, text string) {
 	s.log.Info("phase", "phase", string(s.phase()), "text", text)
 }
 
+// What was said is told once more to who begins to follow soon after: a start is under way before the command that asked for it can follow.
+const (
+	maxSaid  = 16
+	saidLate = 30 * time.Second
+)
+
 // say tells who follows, and the log, something that no phase and no problem says.
 func (s *state) say(text string) {
 	text = hostagent.Printable(text)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.publish(hostagent.Event{Kind: "log", Text: text, Stage: s.status.Stage})
+	e := hostagent.Event{Time: time.Now(), Kind: "log", Text: text, Stage: s.status.Stage}
+	s.said = append(s.said[max(0, len(s.said)-maxSaid+1):], e)
+	s.publish(e)
 	s.log.Warn(text)
 }
 
@@ -214,6 +223,11 @@ func (s *state) watch() *watcher {
 	first := hostagent.Event{Time: time.Now(), Kind: "phase", Phase: s.phase(), Stage: s.status.Stage}
 	if p, ok := s.problems["failure"]; ok {
 		first.Problem, first.Text = &p, p.Text
+	}
+	for _, e := range s.said {
+		if time.Since(e.Time) < saidLate {
+			w.events <- e
+		}
 	}
 	w.events <- first
 	if s.closed {
