@@ -27,12 +27,14 @@ func TestVMFaults(t *testing.T) {
 			if f.Slow {
 				slow(t)
 			}
+			began := time.Now()
+			t.Cleanup(func() { record(t, f.Name, began) }) // the last of the cleanups
 			l.up(t)
 			f.produce(t, l)
 			l.whole(t)
 			if !t.Failed() {
 				l.dev(t, "machine", "stop", "box")
-				l.noOrphans(t)
+				l.nothingLeft(t)
 			}
 		})
 	}
@@ -108,7 +110,7 @@ func killAtStart(victim string) func(*testing.T, *lab) {
 	return func(t *testing.T, l *lab) {
 		for _, stage := range startStages {
 			l.dev(t, "machine", "stop", "box")
-			l.noOrphans(t)
+			l.noProcesses(t)
 			if !l.killCommand(t, stage, victim, "machine", "start", "box") {
 				t.Logf("a start has no stage %q now", stage)
 			}
@@ -246,12 +248,15 @@ func guestOutOfMemory(t *testing.T, l *lab) {
 	l.whole(t)
 }
 
-// engineCrashes kills the engine in the machine, again and again.
+// engineCrashes kills the engine in the machine, again and again, while a container runs.
 func engineCrashes(t *testing.T, l *lab) {
 	l.write(t, "before-the-engine-crashed")
+	proof := l.sleeper(t)
+	proof()
 	for range 3 {
 		l.guest(t, `for p in $(grep -lx dockerd /proc/[0-9]*/comm); do kill -9 "$(echo "$p" | cut -d/ -f3)"; done`)
 		await(t, "the engine is back", func() bool { _, err := l.docker(t, "info"); return err == nil })
+		proof()
 	}
 	l.whole(t, "before-the-engine-crashed")
 }

@@ -29,9 +29,7 @@ func killAtSnapshot(victim string) func(*testing.T, *lab) {
 			l.killLater(t, moment, victim, "machine", "snapshot", "restore", "--stop", "-y", "box", "whole")
 			l.whole(t, words)
 			l.dev(t, "machine", "stop", "--cold", "box")
-			for line := range strings.Lines(l.dev(t, "machine", "snapshot", "ls", "-q", "box")) {
-				l.dev(t, "machine", "snapshot", "rm", "box", strings.TrimSpace(line))
-			}
+			l.forgetSnapshots(t)
 			l.up(t)
 		}
 	}
@@ -198,3 +196,29 @@ func hostFullAtRest(t *testing.T, l *lab) {
 	}
 	l.whole(t, "before-there-was-no-room")
 }
+
+// guestAgentDies kills the machine's own agent, through which the host reaches it and the shared folders are there.
+func guestAgentDies(t *testing.T, l *lab) {
+	proof := l.sleeper(t)
+	before := proof()
+	if err := os.WriteFile(filepath.Join(l.shared, "file"), []byte("of the host"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	old := l.guest(t, guestAgent)
+	_, _ = l.try(t, "machine", "ssh", "box", "kill -9 "+old) // the connection ends with it
+	await(t, "another agent", func() bool {
+		out, err := l.try(t, "machine", "ssh", "box", guestAgent)
+		return err == nil && strings.TrimSpace(out) != old
+	})
+	await(t, "the shared folder is there", func() bool {
+		out, err := l.docker(t, "run", "--rm", "-v", l.shared+":/s", busybox, "cat", "/s/file")
+		return err == nil && strings.Contains(out, "of the host")
+	})
+	if proof() != before {
+		t.Error("the container was started anew")
+	}
+	await(t, "the machine is well again", func() bool { return len(l.status(t).Problems) == 0 })
+}
+
+// guestAgent prints the process of the agent in a machine.
+const guestAgent = `for p in /proc/[0-9]*; do [ "$(tr '\0' ' ' < $p/cmdline 2>/dev/null)" != "/usr/sbin/dev-guest agent " ] || echo "${p#/proc/}"; done`

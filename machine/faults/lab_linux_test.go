@@ -99,7 +99,8 @@ func (l *lab) remove(t *testing.T) {
 	if _, err := os.Stat(l.file("machine.yaml")); err == nil {
 		l.dev(t, "machine", "rm", "-f", "box")
 	}
-	l.noOrphans(t)
+	l.noProcesses(t)
+	l.noMounts(t)
 	if err := os.RemoveAll(l.home); err != nil {
 		t.Error(err)
 	}
@@ -278,8 +279,25 @@ type process struct {
 	args []string
 }
 
-// processes are those of the lab whose program or first argument has the word; none of them is a command of the test itself.
+// processes are those of the lab whose program or first argument has the word; none of them is a command of the test itself. Those that compress saved
+// memory, with the time that nobody else wants, end by themselves and are not among them.
 func (l *lab) processes(t *testing.T, word string) []process {
+	t.Helper()
+	return slices.DeleteFunc(l.allProcesses(t), func(p process) bool {
+		return compresses(p) || !strings.Contains(strings.Join(p.args[:min(2, len(p.args))], " "), word)
+	})
+}
+
+// compressors are the processes that compress saved memory.
+func (l *lab) compressors(t *testing.T) []process {
+	t.Helper()
+	return slices.DeleteFunc(l.allProcesses(t), func(p process) bool { return !compresses(p) })
+}
+
+func compresses(p process) bool { return slices.Contains(p.args, "--shrink") }
+
+// allProcesses are those with the lab's home in their command line.
+func (l *lab) allProcesses(t *testing.T) []process {
 	t.Helper()
 	names, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -291,17 +309,11 @@ func (l *lab) processes(t *testing.T, word string) []process {
 		if err != nil || !bytes.Contains(data, []byte(l.home)) {
 			continue // it ended, or is somebody else's
 		}
-		args := strings.Split(strings.TrimRight(string(data), "\x00"), "\x00")
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if slices.Contains(args, "--shrink") {
-			continue // it compresses saved memory with the time that nobody else wants, and ends by itself
-		}
-		if strings.Contains(strings.Join(args[:min(2, len(args))], " "), word) {
-			list = append(list, process{pid, args})
-		}
+		list = append(list, process{pid, strings.Split(strings.TrimRight(string(data), "\x00"), "\x00")})
 	}
 	return list
 }
@@ -330,18 +342,4 @@ func alive(list []process) bool {
 		}
 	}
 	return false
-}
-
-// noOrphans asserts that no process of the lab is left.
-func (l *lab) noOrphans(t *testing.T) {
-	t.Helper()
-	var left []process
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if left = l.processes(t, ""); len(left) == 0 {
-			return
-		}
-	}
-	for _, p := range left {
-		t.Errorf("process %d is left over: %q", p.pid, p.args)
-	}
 }

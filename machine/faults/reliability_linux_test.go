@@ -26,7 +26,13 @@ func TestReliability(t *testing.T) {
 			}
 		}
 	}
-	want := render(table())
+	results := readResults(t)
+	for name := range results {
+		if !slices.ContainsFunc(table(), func(f fault) bool { return f.Name == name }) {
+			t.Errorf("%s is of a fault %q, which is none", resultsFile, name)
+		}
+	}
+	want := render(table(), results)
 	if os.Getenv("UPDATE") != "" {
 		if err := os.WriteFile(document, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
@@ -53,7 +59,7 @@ func isTest(t *testing.T, name string) bool {
 }
 
 // render writes the document.
-func render(list []fault) string {
+func render(list []fault, results map[string]result) string {
 	var b strings.Builder
 	b.WriteString(heading)
 	var groups []string
@@ -63,10 +69,14 @@ func render(list []fault) string {
 		}
 	}
 	for _, g := range groups {
-		fmt.Fprintf(&b, "\n## %s\n\n| fault | how it is produced | what holds afterwards | tests |\n|---|---|---|---|\n", g)
+		fmt.Fprintf(&b, "\n## %s\n\n| fault | how it is produced | what holds afterwards | tests | real machine, last |\n|---|---|---|---|---|\n", g)
 		for _, f := range list {
 			if f.Group == g {
-				fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", f.What, f.How, f.Promise, strings.Join(testsOf(f), ", "))
+				last := "–"
+				if f.Name != "" {
+					last = results[f.Name].String()
+				}
+				fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", f.What, f.How, f.Promise, strings.Join(testsOf(f), ", "), last)
 			}
 		}
 	}
@@ -95,11 +105,13 @@ const heading = `<!-- Written by a test from machine/faults/table_linux_test.go.
 # Reliability
 
 What dev's machines promise when something breaks, and the test that breaks it. After every fault three things hold: **the next command works, nothing that was
-written to disk is lost, and no process stays that nobody owns**. What a program had in memory, or had not synced, is lost as on any computer.
+written to disk is lost, and nothing stays that nobody owns: no process, mount, held lock,
+socket, temporary file or half image**. What a program had in memory, or had not synced, is lost as on any computer.
 
 Tests in bold do it to a real virtual machine, with the program as users have it, and look into a volume of it afterwards. They run in CI with
 ` + "`DEV_TEST_VM=1`" + `; those marked (all) take minutes each under emulation, and run with ` + "`DEV_TEST_VM=all go test ./machine/faults -timeout 3h`" + `. The others
 break real processes, sockets, file systems and network stacks, with a stand-in for the guest, many more times and at more moments than a machine that boots could be.
+The last column says when a fault was last made to happen to a real machine, how long that took under emulation, and on which commit (` + "`UPDATE=1`" + ` notes it).
 `
 
 const ending = `

@@ -67,7 +67,11 @@ func table() []fault {
 			Tests: []string{"machine.TestHelpersEnd", "machine.TestOtherProcessesLive"},
 		},
 		{
-			Name: "engine-crash-loop", Group: "Something dies", What: "the engine crashes again and again", How: "`kill -9` of dockerd in the machine, three times", produce: engineCrashes,
+			Name: "kill-guest-agent", Group: "Something dies", What: "the machine's own agent is killed", How: "`kill -9` inside the machine while a container runs", produce: guestAgentDies,
+			Promise: "it is started again; `ssh`, ports and shared folders work again by themselves; containers run on", Slow: true,
+		},
+		{
+			Name: "engine-crash-loop", Group: "Something dies", What: "the engine crashes again and again", How: "`kill -9` of dockerd in the machine, three times, while a container runs", produce: engineCrashes,
 			Promise: "it is started again each time and serves the same socket",
 		},
 		{
@@ -155,8 +159,17 @@ func table() []fault {
 			Promise: "as above",
 		},
 		{
-			Group: "Snapshots and upgrades", What: "an upgrade is killed", How: "`kill -9` of the command at each step of its journal, and at many moments", Promise: "the next `start` or `upgrade` finishes it or takes it back; the data is the same",
-			Tests: []string{"machine.TestKillUpgrade", "machine.TestKillInUpgrade", "machine.TestUnfinishedUpgrade"},
+			Name: "kill-cli-at-upgrade", Group: "Snapshots and upgrades", What: "the command is killed", How: "`kill -9` of `dev machine upgrade` at each step of its journal: prepare, try, back, proven", produce: killAtUpgrade(""), Slow: true,
+			Promise: "the next `start` or `upgrade` finishes it or takes it back; the data is the same, and what ran runs",
+			Tests:   []string{"machine.TestKillUpgrade", "machine.TestKillInUpgrade", "machine.TestUnfinishedUpgrade"},
+		},
+		{
+			Name: "kill-agent-at-upgrade", Group: "Snapshots and upgrades", What: "the host agent is killed", How: "`kill -9` at the same steps", produce: killAtUpgrade("hostagent"), Slow: true,
+			Promise: "the upgrade goes on, or back to the old image by itself, or the next `start` does it",
+		},
+		{
+			Name: "kill-vm-at-upgrade", Group: "Snapshots and upgrades", What: "the VM's process is killed", How: "`kill -9` of QEMU at the same steps", produce: killAtUpgrade("qemu-system"), Slow: true,
+			Promise: "as above",
 		},
 		{
 			Group: "Snapshots and upgrades", What: "the new image does not work", How: "images that do not boot, whose engine does not answer, and whose guest is ill", Promise: "the machine goes back to the old image by itself, with its containers",
