@@ -79,12 +79,12 @@ func (t *tree) claimName(dir int, r *wire.Request, mode uint32, undo int) error 
 	return nil
 }
 
-// create makes a regular file and keeps it open: it is about to be written.
+// create makes a regular file, and keeps it open for reading: it may lose its name.
 func (t *tree) create(dir int, r *wire.Request) (made bool, err error) {
 	const flags = unix.O_RDWR | unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK
 	fd, err := unix.Openat(dir, r.Name, flags|unix.O_CREAT|unix.O_EXCL, 0o600)
 	if errors.Is(err, unix.EEXIST) && r.Flags&wire.FlagExclusive == 0 {
-		return false, t.reopen(dir, r, flags)
+		return false, t.take(dir, r, flags)
 	}
 	if err != nil {
 		return false, err
@@ -110,8 +110,8 @@ func (t *tree) begin(fd int, r *wire.Request) error {
 	return t.keep(fd)
 }
 
-// reopen takes a file that is there, though the guest believed that it is not.
-func (t *tree) reopen(dir int, r *wire.Request, flags int) error {
+// take takes a file that is there, though the guest believed that it is not.
+func (t *tree) take(dir int, r *wire.Request, flags int) error {
 	if r.Flags&wire.FlagTruncate == 0 && len(r.Data) == 0 {
 		return nil
 	}
@@ -127,13 +127,13 @@ func (t *tree) reopen(dir int, r *wire.Request, flags int) error {
 	return t.begin(fd, r)
 }
 
-// keep hands an open file to the cache.
+// keep hands a file that was written to the cache.
 func (t *tree) keep(fd int) error {
 	a, err := t.attrOf(fd, "")
 	if err != nil {
 		return errors.Join(err, unix.Close(fd))
 	}
-	t.files.release(t.files.add(a.Ident, descriptor(fd), true))
+	t.files.release(t.files.addWriter(a.Ident, descriptor(fd)))
 	return nil
 }
 
@@ -167,7 +167,11 @@ func (t *tree) tmpfile(r *wire.Request, res *wire.Response) error {
 	if res.Attr, err = t.attrOf(fd, ""); err != nil {
 		return errors.Join(err, unix.Close(fd))
 	}
-	f := t.files.add(res.Attr.Ident, descriptor(fd), true)
+	nameless, ok := descriptor(fd).forReading()
+	if err := unix.Close(fd); err != nil || !ok {
+		return errors.Join(unix.EIO, err)
+	}
+	f := t.files.add(res.Attr.Ident, nameless)
 	t.files.pin(f)
 	t.files.release(f)
 	return nil
@@ -202,15 +206,9 @@ func (t *tree) pinName(dir int, name string) func(gone bool) {
 	if err != nil || a.Mode&wire.TypeMask != wire.TypeRegular || a.Nlink != 1 {
 		return func(bool) {}
 	}
-	f := t.files.get(a.Ident, true) // who has it open may write to it yet
+	f := t.files.cached(a.Ident)
 	if f == nil {
-		const flags = unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK
-		writable := true
-		fd, err := openRegular(dir, name, flags|unix.O_RDWR)
-		if err != nil {
-			writable = false
-			fd, err = openRegular(dir, name, flags|unix.O_RDONLY)
-		}
+		fd, err := openRegular(dir, name, unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_RDONLY)
 		if err != nil {
 			return func(bool) {}
 		}
@@ -218,7 +216,7 @@ func (t *tree) pinName(dir int, name string) func(gone bool) {
 			_ = unix.Close(fd) // nothing was written through it
 			return func(bool) {}
 		}
-		f = t.files.add(a.Ident, descriptor(fd), writable)
+		f = t.files.add(a.Ident, descriptor(fd))
 	}
 	return func(gone bool) {
 		if gone {

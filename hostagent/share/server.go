@@ -125,11 +125,7 @@ func (s *Server) Serve(ctx context.Context, conn net.Conn) error {
 		queue := make(chan wire.Request, writeQueue)
 		c.writes[i] = queue
 		defer close(queue)
-		c.work.Go(func() {
-			for r := range queue {
-				c.answer(&r)
-			}
-		})
+		c.work.Go(func() { c.write(queue) })
 	}
 	err = c.receive(in)
 	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
@@ -192,6 +188,33 @@ func (c *connection) receive(in io.Reader) error {
 	}
 }
 
+// write carries writes out. A file that the next one is for, too, stays open meanwhile: closing it may take long, over a network say.
+func (c *connection) write(queue <-chan wire.Request) {
+	expected := false
+	for r, ok := <-queue; ok; {
+		var next wire.Request
+		more := false
+		select {
+		case next, more = <-queue:
+		default:
+		}
+		follows := more && next.Ident == r.Ident
+		if follows {
+			c.server.tree.files.expect(r.Ident)
+		}
+		frame := c.outcome(&r)
+		if expected {
+			c.server.tree.files.arrived(r.Ident)
+		}
+		c.sendFrame(frame)
+		if expected = follows; more {
+			r = next
+			continue
+		}
+		r, ok = <-queue
+	}
+}
+
 // answer carries a request out and sends what came of it; a connection that is gone ends receive.
 func (c *connection) answer(r *wire.Request) {
 	switch r.Op {
@@ -208,11 +231,15 @@ func (c *connection) answer(r *wire.Request) {
 		c.send(&res)
 		return
 	}
-	frame := c.session.once(r.ID, func() []byte {
+	c.sendFrame(c.outcome(r))
+}
+
+// outcome carries a request out that changes something, unless that was done before, and gives the answer.
+func (c *connection) outcome(r *wire.Request) []byte {
+	return c.session.once(r.ID, func() []byte {
 		res := c.server.do(r)
 		return res.Append(nil)
 	})
-	c.sendFrame(frame)
 }
 
 func (c *connection) send(r *wire.Response) {

@@ -41,7 +41,7 @@ func systemErrno(err error) uint16 {
 	}{
 		{unix.ENOTEMPTY, wire.ENOTEMPTY}, {unix.ENOTDIR, wire.ENOTDIR}, {unix.EISDIR, wire.EISDIR}, {unix.EINVAL, wire.EINVAL}, {unix.ENOSPC, wire.ENOSPC},
 		{unix.EDQUOT, wire.EDQUOT}, {unix.EXDEV, wire.EXDEV}, {unix.EROFS, wire.EROFS}, {unix.ELOOP, wire.ELOOP}, {unix.ENAMETOOLONG, wire.ENAMETOOLONG},
-		{unix.EFBIG, wire.EFBIG}, {unix.EMLINK, wire.EMLINK}, {unix.EILSEQ, wire.EINVAL}, {unix.EPERM, wire.EPERM}, {unix.ESTALE, wire.ESTALE},
+		{unix.EFBIG, wire.EFBIG}, {unix.EMLINK, wire.EMLINK}, {unix.EILSEQ, wire.EINVAL}, {unix.EPERM, wire.EPERM}, {unix.ESTALE, wire.ESTALE}, {unix.ETXTBSY, wire.ETXTBSY},
 	} {
 		if errors.Is(err, e.here) {
 			return e.there

@@ -59,7 +59,7 @@ func systemErrno(err error) uint16 {
 	}{
 		{windows.ERROR_DIR_NOT_EMPTY, wire.ENOTEMPTY}, {windows.ERROR_DIRECTORY, wire.ENOTDIR}, {windows.ERROR_DISK_FULL, wire.ENOSPC}, {windows.ERROR_HANDLE_DISK_FULL, wire.ENOSPC},
 		{windows.ERROR_NOT_SAME_DEVICE, wire.EXDEV}, {windows.ERROR_WRITE_PROTECT, wire.EROFS}, {windows.ERROR_FILENAME_EXCED_RANGE, wire.ENAMETOOLONG},
-		{windows.ERROR_INVALID_NAME, wire.EINVAL}, {windows.ERROR_SHARING_VIOLATION, wire.EACCES}, {windows.ERROR_PRIVILEGE_NOT_HELD, wire.EPERM},
+		{windows.ERROR_INVALID_NAME, wire.EINVAL}, {windows.ERROR_SHARING_VIOLATION, wire.ETXTBSY}, {windows.ERROR_USER_MAPPED_FILE, wire.ETXTBSY}, {windows.ERROR_PRIVILEGE_NOT_HELD, wire.EPERM},
 		{windows.ERROR_FILE_TOO_LARGE, wire.EFBIG}, {windows.ERROR_TOO_MANY_LINKS, wire.EMLINK},
 	} {
 		if errors.Is(err, e.here) {

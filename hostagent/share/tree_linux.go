@@ -22,6 +22,12 @@ type descriptor int
 
 func (d descriptor) close() { _ = unix.Close(int(d)) }
 
+// forReading opens the same file once more, whether it has a name or not.
+func (d descriptor) forReading() (descriptor, bool) {
+	fd, err := unix.Open(procPath(int(d)), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	return descriptor(fd), err == nil
+}
+
 // tree is a folder of the host's. Its methods take paths of the guest's.
 type tree struct {
 	root    int
@@ -229,7 +235,7 @@ func (t *tree) content(path string, ident uint64, write bool) (handle, error) {
 	if f := t.files.get(ident, write); f != nil {
 		return handle{int(f.fd), f, t}, nil
 	}
-	fd, writable, err := t.openContent(path, write)
+	fd, err := t.openContent(path, ident, write)
 	if err != nil {
 		return handle{}, err
 	}
@@ -247,34 +253,45 @@ func (t *tree) content(path string, ident uint64, write bool) (handle, error) {
 		_ = unix.Close(fd)
 		return handle{}, err
 	}
-	f := t.files.add(a.Ident, descriptor(fd), writable)
+	var f *file
+	if write {
+		f = t.files.addWriter(a.Ident, descriptor(fd))
+	} else {
+		f = t.files.add(a.Ident, descriptor(fd))
+	}
 	return handle{int(f.fd), f, t}, nil
 }
 
-// openContent opens for reading, or for both. Where the host's user has no right that the machine's root would not ask for, the mode is lifted for a moment.
-func (t *tree) openContent(path string, write bool) (fd int, writable bool, err error) {
-	at, err := t.open(path, unix.O_PATH)
-	if err != nil {
-		return -1, false, err
-	}
-	defer unix.Close(at)
+// openContent opens for reading, or for both: what is open already by way of that, because its name may be gone.
+func (t *tree) openContent(path string, ident uint64, write bool) (int, error) {
 	mode := unix.O_RDONLY // what is open for writing cannot be run on the host
 	if write {
 		mode = unix.O_RDWR
 	}
-	if fd, err = reopenRegular(at, mode); err == nil {
-		return fd, write, nil
+	if f := t.files.get(ident, false); f != nil {
+		defer t.files.release(f)
+		return t.reopen(int(f.fd), mode)
 	}
-	if t.owners || !errors.Is(err, unix.EACCES) {
-		return -1, false, err
+	at, err := t.open(path, unix.O_PATH)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(at)
+	return t.reopen(at, mode)
+}
+
+// reopen opens what is open already. Where the host's user has no right that the machine's root would not ask for, the mode is lifted for a moment.
+func (t *tree) reopen(at, mode int) (int, error) {
+	fd, err := reopenRegular(at, mode)
+	if err == nil || t.owners || !errors.Is(err, unix.EACCES) {
+		return fd, err
 	}
 	var st unix.Stat_t
 	if unix.Fstat(at, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || unix.Chmod(procPath(at), st.Mode&0o7777|0o600) != nil {
-		return -1, false, err
+		return -1, err
 	}
 	defer func() { _ = unix.Chmod(procPath(at), st.Mode&0o7777) }() // as it was
-	fd, err = unix.Open(procPath(at), mode|unix.O_CLOEXEC, 0)
-	return fd, write, err
+	return unix.Open(procPath(at), mode|unix.O_CLOEXEC, 0)
 }
 
 // openRegular opens a regular file by its name in an open folder.

@@ -88,3 +88,34 @@ func TestProgramsRunOnTheHost(t *testing.T) {
 		t.Errorf("read %q", got)
 	}
 }
+
+// TestHostTakesFilesAway: a file that the guest writes to, and that somebody on the host renames or removes, is still the guest's to write for a while.
+func TestHostTakesFilesAway(t *testing.T) {
+	dir := t.TempDir()
+	g := greeted(t, Options{Folder: dir})
+	ident := g.do(wire.Request{Op: wire.OpCreate, Name: "log", Mode: 0o644}).Attr.Ident
+	g.do(wire.Request{Op: wire.OpWrite, Path: "log", Ident: ident, Data: []byte("one ")})
+	if err := os.Rename(dir+"/log", dir+"/log.1"); err != nil {
+		t.Fatal(err)
+	}
+	g.do(wire.Request{Op: wire.OpWrite, Path: "log", Ident: ident, Offset: 4, Data: []byte("two")})
+	if got, err := os.ReadFile(dir + "/log.1"); err != nil || string(got) != "one two" {
+		t.Errorf("the file has %q, %v", got, err)
+	}
+	if err := os.Remove(dir + "/log.1"); err != nil {
+		t.Fatal(err)
+	}
+	g.do(wire.Request{Op: wire.OpWrite, Path: "log", Ident: ident, Data: []byte("ONE")})
+	if got := g.do(wire.Request{Op: wire.OpRead, Path: "log", Ident: ident, Size: 100}); string(got.Data) != "ONE two" {
+		t.Errorf("the file has %q", got.Data)
+	}
+	// What was made without a name can be written to as well.
+	nameless := g.do(wire.Request{Op: wire.OpTmpfile, Mode: 0o600})
+	if nameless.Attr.Ident == 0 {
+		t.Fatal(unix.EINVAL)
+	}
+	g.do(wire.Request{Op: wire.OpWrite, Ident: nameless.Attr.Ident, Data: []byte("text")})
+	if got := g.do(wire.Request{Op: wire.OpRead, Ident: nameless.Attr.Ident, Size: 100}); string(got.Data) != "text" {
+		t.Errorf("the nameless file has %q", got.Data)
+	}
+}

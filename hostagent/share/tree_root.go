@@ -23,6 +23,9 @@ type descriptor struct{ *os.File }
 
 func (d descriptor) close() { _ = d.Close() }
 
+// forReading: these systems open files by their names alone.
+func (d descriptor) forReading() (descriptor, bool) { return descriptor{}, false }
+
 // tree is a folder of the host's, by way of os.Root, which lets no path lead out of it. It owns all that it makes: owners and modes of the machine's are kept aside.
 // Tests on Linux build it with the tag osroot.
 type tree struct {
@@ -173,18 +176,21 @@ func (t *tree) content(p string, ident uint64, write bool) (*file, error) {
 	case ident != 0 && a.Ident != ident && stableIdentity:
 		return nil, numbered(wire.ESTALE)
 	}
-	f, err := t.root.OpenFile(local(p), os.O_RDWR, 0)
-	writable := err == nil
-	if err != nil && !write {
-		f, err = t.root.OpenFile(local(p), os.O_RDONLY, 0)
+	mode := os.O_RDONLY // what is open for writing cannot be run on the host
+	if write {
+		mode = os.O_RDWR
 	}
+	f, err := t.root.OpenFile(local(p), mode, 0)
 	if err != nil {
 		return nil, err
 	}
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		return nil, errors.Join(numbered(wire.EINVAL), err, f.Close())
 	}
-	return t.files.add(a.Ident, descriptor{f}, writable), nil
+	if write {
+		return t.files.addWriter(a.Ident, descriptor{f}), nil
+	}
+	return t.files.add(a.Ident, descriptor{f}), nil
 }
 
 // do carries out one request but OpReaddir.
@@ -361,7 +367,7 @@ func (t *tree) keepOwner(p string, a wire.Attr, want owner) error {
 	return t.aside.put(a.Ident, want)
 }
 
-// create makes a regular file with its first contents, and keeps it open.
+// create makes a regular file with its first contents.
 func (t *tree) create(p string, r *wire.Request) (made bool, err error) {
 	f, err := t.root.OpenFile(p, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	made = err == nil
@@ -384,12 +390,9 @@ func (t *tree) create(p string, r *wire.Request) (made bool, err error) {
 	if err != nil {
 		return false, errors.Join(err, f.Close())
 	}
-	info, err := f.Stat()
-	if err != nil {
-		return false, errors.Join(err, f.Close())
+	if err := f.Close(); err != nil {
+		return false, err
 	}
-	ident := t.attrOf(p, info).Ident
-	t.files.release(t.files.add(ident, descriptor{f}, true))
 	return made, t.setattrAt(p, &wire.Request{Valid: r.Valid, OwnerUID: r.OwnerUID, OwnerGID: r.OwnerGID, Atime: r.Atime, Mtime: r.Mtime})
 }
 
@@ -408,8 +411,10 @@ func (t *tree) remove(r *wire.Request, res *wire.Response) error {
 	case !folder && r.Op == wire.OpRmdir:
 		return numbered(wire.ENOTDIR)
 	}
-	t.release(p, &a)
-	if err := t.root.Remove(p); err != nil {
+	release := t.release(p, &a)
+	err = t.root.Remove(p)
+	release(err == nil)
+	if err != nil {
 		return err
 	}
 	if res.Parent, err = t.attrAt(r.Path); err == nil {
@@ -418,17 +423,27 @@ func (t *tree) remove(r *wire.Request, res *wire.Response) error {
 	return err
 }
 
-// release prepares for a file's losing its last name: it stays open for programs that use it, where the system allows that.
-func (t *tree) release(p string, a *wire.Attr) {
+// release prepares for a file's losing its last name: it stays open for programs that use it, where the system allows that. The function it returns hears whether
+// the name is gone.
+func (t *tree) release(p string, a *wire.Attr) func(gone bool) {
 	if a.Mode&wire.TypeMask != wire.TypeRegular || a.Nlink > 1 {
-		return
+		return func(bool) {}
 	}
 	if !stableIdentity {
 		t.files.drop(a.Ident) // an open file cannot be removed
-		return
+		return func(bool) {}
 	}
-	if f, err := t.content(p, a.Ident, false); err == nil {
-		t.files.pin(f)
+	f, err := t.content(p, a.Ident, true) // who has it open may write to it yet
+	if err != nil {
+		f, err = t.content(p, a.Ident, false)
+	}
+	if err != nil {
+		return func(bool) {}
+	}
+	return func(gone bool) {
+		if gone {
+			t.files.pin(f)
+		}
 		t.files.release(f)
 	}
 }
@@ -445,20 +460,25 @@ func (t *tree) rename(r *wire.Request, res *wire.Response) error {
 	if r.Flags&wire.FlagExchange != 0 {
 		return numbered(wire.EINVAL)
 	}
-	if a, err := t.attrAt(to); err == nil {
-		if r.Flags&wire.FlagNoReplace != 0 {
-			return numbered(wire.EEXIST)
-		}
-		t.release(to, &a)
-	}
 	before, err := t.attrAt(from)
 	if err != nil {
 		return err
 	}
+	release := func(bool) {}
+	if a, err := t.attrAt(to); err == nil {
+		if r.Flags&wire.FlagNoReplace != 0 {
+			return numbered(wire.EEXIST)
+		}
+		if a.Ident != before.Ident {
+			release = t.release(to, &a)
+		}
+	}
 	if !stableIdentity {
 		t.files.drop(before.Ident)
 	}
-	if err := t.root.Rename(from, to); err != nil {
+	err = t.root.Rename(from, to)
+	release(err == nil)
+	if err != nil {
 		return err
 	}
 	t.carryOwner(before.Ident, to)

@@ -13,6 +13,7 @@ const (
 	ENOTDIR      = 20
 	EISDIR       = 21
 	EINVAL       = 22
+	ETXTBSY      = 26
 	EFBIG        = 27
 	ENOSPC       = 28
 	EROFS        = 30
