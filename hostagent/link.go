@@ -55,9 +55,9 @@ type VM interface {
 
 // Suspender is a VM whose memory can be saved.
 type Suspender interface {
-	// Suspend stops the guest's processors, writes memory and devices to file (created, fsynced), and ends the VM's process. After an error the VM runs on
-	// as before, and file is gone.
-	Suspend(ctx context.Context, file string) error
+	// Suspend stops the guest's processors, writes memory and devices to file (created, fsynced), calls still once nothing will be written to the disks any
+	// more, and ends the VM's process. After an error, also of still, the VM runs on as before, and file is gone.
+	Suspend(ctx context.Context, file string, still func(ctx context.Context) error) error
 }
 
 // Snapshotter is a VM whose memory can be saved while it goes on.

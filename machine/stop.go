@@ -21,8 +21,8 @@ import (
 const stopGrace = 60 * time.Second
 
 // stopMargin is what an agent needs beyond the grace: for the power button, and for the kill when that did not help.
-// Before that, its memory may have been tried to be saved.
-const stopMargin = 4 * time.Minute
+// Before that, it may have had to be restored, and its memory may have been tried to be saved.
+const stopMargin = 6 * time.Minute
 
 // StopOptions say how patient a stop is.
 type StopOptions struct {

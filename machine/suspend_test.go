@@ -72,7 +72,10 @@ func (a *standInAgent) sleep(ctx context.Context, vm hostagent.VM, order string)
 	if !ok {
 		return nil, errors.New("this VM's memory cannot be saved")
 	}
-	err := suspender.Suspend(ctx, a.keeper.New())
+	file, err := a.keeper.New(ctx)
+	if err == nil {
+		err = suspender.Suspend(ctx, file, a.keeper.Still)
+	}
 	if err == nil {
 		err = a.keeper.Commit(ctx, order == "suspend", nil)
 	}

@@ -51,6 +51,9 @@ type agent struct {
 	bySuspend    atomic.Bool   // the sleep was asked for, and ends when its end is
 	// withContainers: some run, or would if the machine were awake. It belongs to the goroutine that serves.
 	withContainers bool
+	// boots is closed once the first life has nothing to restore, or could not be.
+	boots     chan struct{}
+	firstBoot sync.Once
 	// withoutTemplate: the making of one failed so that the machine had to boot again.
 	withoutTemplate bool
 	own             []*ownShare
@@ -108,6 +111,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	a := &agent{
 		o: o, log: o.Logger, state: newState(o.Machine, os.Getpid(), o.Logger),
 		orders: make(chan order, 1), kills: make(chan order, 1), nudge: make(chan struct{}, 1), requests: make(chan request), gate: newGate(),
+		boots: make(chan struct{}),
 	}
 	a.ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	a.link = newLink(a)
@@ -142,28 +146,43 @@ var errStop = errors.New("stopped on request")
 
 // run starts the machine and serves it to its end.
 func (a *agent) run(ctx context.Context) error {
-	starting, cancel := context.WithCancelCause(ctx)
+	starting, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	startErr := make(chan error, 1)
 	a.work.Go(func() { startErr <- a.start(starting) })
 	var o order
-	select {
-	case err := <-startErr:
-		if err != nil {
-			return errors.Join(err, a.abandon())
+	var err error
+	orders, ends := a.orders, ctx.Done()
+	var boots chan struct{}
+	var limit <-chan time.Time
+	for ended := false; !ended; {
+		select {
+		case err = <-startErr:
+			ended = true
+		case o = <-a.kills:
+			cancel(errStop)
+		case <-boots: // there is nothing in its memory yet
+			cancel(errStop)
+			boots = nil
+		case <-limit:
+			cancel(errStop)
+		case o = <-orders:
+			orders, ends, boots, limit = nil, nil, a.boots, time.After(restoreWait)
+		case <-ends:
+			orders, ends, boots, limit = nil, nil, a.boots, time.After(restoreWait)
 		}
-		return a.serve(ctx)
-	case o = <-a.orders:
-	case o = <-a.kills:
-	case <-ctx.Done():
 	}
-	cancel(errStop)
-	err := <-startErr
-	if err != nil && !errors.Is(err, errStop) && ctx.Err() == nil {
+	switch {
+	case err != nil && !errors.Is(err, errStop):
 		return errors.Join(err, a.abandon())
+	case err == nil && orders != nil && !o.kill:
+		return a.serve(ctx)
 	}
 	return a.stop(o)
 }
+
+// restoreWait is how long an order to stop waits for a machine that is being restored: in the middle of it its containers could not be stopped.
+const restoreWait = 90 * time.Second
 
 // abandon ends a VM whose start failed.
 func (a *agent) abandon() error {

@@ -65,13 +65,13 @@ type fakeVM struct {
 }
 
 // Suspend saves a few bytes.
-func (v *fakeVM) Suspend(ctx context.Context, file string) error {
+func (v *fakeVM) Suspend(ctx context.Context, file string, still func(context.Context) error) error {
 	if v.suspending != nil {
 		if err := v.suspending(ctx); err != nil {
 			return err
 		}
 	}
-	if err := os.WriteFile(file, []byte("memory"), 0o600); err != nil {
+	if err := errors.Join(os.WriteFile(file, []byte("memory"), 0o600), still(ctx)); err != nil {
 		return err
 	}
 	v.off()
@@ -154,6 +154,8 @@ type fakeMemory struct {
 	taken    bool
 	refuse   string // why the next Take finds nothing
 	commit   error  // of Commit
+	vain     error  // of New
+	still    bool   // the disk was, before the VM ended
 	consumed int
 	drops    []string
 }
@@ -185,7 +187,17 @@ func (f *fakeMemory) Consume(context.Context) error {
 	return nil
 }
 
-func (f *fakeMemory) New() string { return f.file }
+func (f *fakeMemory) New(context.Context) (string, func(context.Context) error, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.still = false
+	return f.file, func(context.Context) error {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.still = true
+		return nil
+	}, f.vain
+}
 
 func (f *fakeMemory) Commit(_ context.Context, s Saved) error {
 	f.mu.Lock()
@@ -195,6 +207,9 @@ func (f *fakeMemory) Commit(_ context.Context, s Saved) error {
 	}
 	if _, err := os.Stat(f.file); err != nil {
 		return err
+	}
+	if !f.still {
+		return errors.New("the disk was never still")
 	}
 	f.saved = &s
 	return nil

@@ -73,9 +73,10 @@ type Memory interface {
 	Take(ctx context.Context) (Saved, error)
 	// Consume makes the taken state one that can never be taken again. It is called by Link.Loaded, just before the guest runs.
 	Consume(ctx context.Context) error
-	// New is where a state shall be written.
-	New() string
-	// Commit binds the file of New to the disk's exact content, once the VM has ended, and makes it the one to take. File and Why of s are ignored.
+	// New is where a state shall be written, or an error where that would be in vain. still is called when the VM has written all that it will ever write to
+	// its disk, and is still there: it binds the state to the disk's exact content.
+	New(ctx context.Context) (file string, still func(ctx context.Context) error, err error)
+	// Commit makes the file of New the one to take, once the VM has ended; not where the disk has changed since it was still. File and Why of s are ignored.
 	Commit(ctx context.Context, s Saved) error
 	// Drop removes the state, taken or not, and what New began; why is logged.
 	Drop(ctx context.Context, why string) error

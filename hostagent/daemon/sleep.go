@@ -229,11 +229,10 @@ func (a *agent) suspend(ctx context.Context, l *life, idle bool) (end bool, err,
 		a.gate.set(reachNone, nil)
 	}
 	a.state.enter(hostagent.Suspending, "")
-	a.withContainers = a.forwards.Load() != nil && a.forwards.Load().running() > 0
 	killed, refusal := a.killable(ctx, interrupt, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, saveWait)
 		defer cancel()
-		return a.save(ctx, l, true)
+		return a.save(ctx, l, saving{suspended: true, idle: idle})
 	})
 	switch {
 	case killed:
@@ -263,10 +262,26 @@ func (a *agent) fallAsleep(idle bool) {
 	a.state.enter(hostagent.Suspended, "")
 }
 
+// saving says what a life's memory is saved for.
+type saving struct {
+	suspended bool // its containers go on with it; otherwise they have been stopped
+	idle      bool // nobody asked for it
+}
+
 // save saves a life's memory and ends it. After an error the life has ended all the same, and its VM may or may not run; see goOn.
-func (a *agent) save(ctx context.Context, l *life, suspended bool) error {
+func (a *agent) save(ctx context.Context, l *life, s saving) error {
+	file, still, err := a.o.Memory.New(ctx)
+	if err != nil {
+		return errors.Join(err, l.end())
+	}
 	if err := a.freeze(ctx, l); err != nil {
 		return errors.Join(err, l.end())
+	}
+	if s.suspended { // only now: nobody from outside starts or stops any after this
+		a.withContainers = a.containersRun(ctx)
+	}
+	if s.idle && a.withContainers && !a.o.SleepContainers {
+		return errors.Join(errors.New("a container has been started"), l.end())
 	}
 	if err := l.end(); err != nil {
 		a.log.Warn("end what served the machine", "error", err)
@@ -280,18 +295,31 @@ func (a *agent) save(ctx context.Context, l *life, suspended bool) error {
 		return context.Cause(ctx)
 	}
 	suspender, _ := l.vm.(hostagent.Suspender) // canSave has looked
-	if err := suspender.Suspend(ctx, a.o.Memory.New()); err != nil {
+	if err := suspender.Suspend(ctx, file, still); err != nil {
 		return fmt.Errorf("save the machine's memory: %w", err)
 	}
 	a.current.Store(nil)
 	commit, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveWait)
 	defer cancel()
-	if err := a.o.Memory.Commit(commit, Saved{Suspended: suspended && a.withContainers, Notes: noted}); err != nil {
+	if err := a.o.Memory.Commit(commit, Saved{Suspended: s.suspended && a.withContainers, Notes: noted}); err != nil {
 		// The VM is gone, and its disk is as after a power cut with nothing left to write: the next life boots.
 		a.state.say("the saved memory is lost, and the machine will boot: " + err.Error())
 		return a.drop(err.Error())
 	}
 	return nil
+}
+
+// containersRun says whether containers run in a guest that is ready for being saved. An engine that does not say so is taken at its last word.
+func (a *agent) containersRun(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, engineWait)
+	defer cancel()
+	list, err := a.engine.ContainerList(ctx, client.ContainerListOptions{})
+	if err != nil {
+		a.log.Warn("list the containers that are saved", "error", err)
+		f := a.forwards.Load()
+		return f == nil || f.running() > 0
+	}
+	return len(list.Items) > 0
 }
 
 // freeze has the guest ready for being saved.
@@ -386,9 +414,9 @@ func (a *agent) putAside(grace time.Duration) (done, killed bool) {
 		if err := a.stopContainers(stopping, l); err != nil {
 			return errors.Join(err, l.end())
 		}
-		saving, cancel := context.WithTimeout(ctx, putAsideWait)
+		within, cancel := context.WithTimeout(ctx, putAsideWait)
 		defer cancel()
-		return a.save(saving, l, false)
+		return a.save(within, l, saving{})
 	})
 	if killed || err == nil {
 		return !killed, killed

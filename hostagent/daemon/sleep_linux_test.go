@@ -774,3 +774,135 @@ func TestTemplateFails(t *testing.T) {
 		t.Errorf("%d guests, %+v", booted, templates)
 	}
 }
+
+// TestEndsWhileRestored: a machine whose memory is being restored comes up before it is stopped, so that its containers are stopped in order; a kill does not
+// wait for that.
+func TestEndsWhileRestored(t *testing.T) {
+	for name, c := range map[string]struct {
+		end    func(*fakeMachine) error
+		orders []string
+		kept   bool
+	}{
+		"stop":          {func(m *fakeMachine) error { return m.client.Stop(context.Background(), time.Minute) }, []string{"stop web"}, true},
+		"host shutdown": {func(m *fakeMachine) error { m.cancel(); return nil }, []string{"stop web"}, true},
+		"stop then kill": {func(m *fakeMachine) error {
+			return errors.Join(m.client.Stop(context.Background(), time.Minute), m.client.Kill(context.Background()))
+		}, nil, false},
+		"kill": {func(m *fakeMachine) error { return m.client.Kill(context.Background()) }, nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, port := newSleeper(t)
+			m.vm.engine.start("web", published("80/tcp", "127.0.0.1", port))
+			m.run()
+			if err := m.client.Suspend(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			m.cancel() // this computer is turned off
+			if err := m.end(); err != nil {
+				t.Fatal(err)
+			}
+			start, loading, proceed := m.o.Start, make(chan struct{}), make(chan struct{})
+			m.o.Start = func(ctx context.Context, l hostagent.Link) (hostagent.VM, error) {
+				close(loading)
+				select {
+				case <-proceed:
+				case <-ctx.Done():
+					return nil, context.Cause(ctx)
+				}
+				return start(ctx, l)
+			}
+			m.begin()
+			<-loading
+			if err := c.end(m); err != nil {
+				t.Fatal(err)
+			}
+			if c.kept {
+				close(proceed)
+			}
+			if err := m.end(); err != nil {
+				t.Error(err)
+			}
+			if got := m.vm.engine.orders(); !slices.Equal(got, c.orders) {
+				t.Errorf("containers: %q, want %q", got, c.orders)
+			}
+			saved := m.memory.kept()
+			if (saved != nil) != c.kept || saved != nil && saved.Suspended {
+				t.Errorf("memory %+v", saved)
+			}
+		})
+	}
+}
+
+// TestContainersOfTheLastMoment: what counts is whether containers run when the memory is saved, not a moment before.
+func TestContainersOfTheLastMoment(t *testing.T) {
+	for name, starts := range map[string]bool{"one is started": true, "one ends": false} {
+		t.Run(name, func(t *testing.T) {
+			m, port := newSleeper(t)
+			if !starts {
+				m.vm.engine.start("web", published("80/tcp", "127.0.0.1", port))
+			}
+			m.run()
+			if !starts {
+				m.await("the port", withPorts(1))
+			}
+			m.freeze = func() error {
+				if starts {
+					m.vm.engine.start("web", nil)
+				} else {
+					m.vm.engine.stop("web")
+				}
+				return nil
+			}
+			if err := m.client.Suspend(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if saved := m.memory.kept(); saved == nil || saved.Suspended != starts {
+				t.Fatalf("saved %+v", saved)
+			}
+			if err := m.client.Stop(t.Context(), time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.end(); err != nil {
+				t.Error(err)
+			}
+			if stopped := slices.Contains(m.vm.engine.orders(), "stop web"); stopped != starts {
+				t.Errorf("containers: %q", m.vm.engine.orders())
+			}
+		})
+	}
+}
+
+// TestAContainerComesWhileItFallsAsleep: it does not sleep with the machine, unless that is wanted.
+func TestAContainerComesWhileItFallsAsleep(t *testing.T) {
+	m, _ := newSleeper(t)
+	m.o.SleepAfter = 50 * time.Millisecond
+	first := make(chan struct{})
+	once := sync.OnceFunc(func() { close(first) })
+	m.freeze = func() error {
+		m.vm.engine.start("late", nil)
+		once()
+		return nil
+	}
+	m.begin()
+	<-first
+	m.await("the machine to go on", inPhase(hostagent.Running))
+	if booted, _ := m.guests(); booted != 1 || m.memory.kept() != nil {
+		t.Errorf("%d guests, saved %+v", booted, m.memory.kept())
+	}
+}
+
+// TestSavingInVain: memory that could not be restored is not saved, and the machine goes on.
+func TestSavingInVain(t *testing.T) {
+	m, port := newSleeper(t)
+	m.vm.engine.start("web", published("80/tcp", "127.0.0.1", port))
+	m.memory.vain = errors.New("another QEMU")
+	m.run()
+	if err := m.client.Suspend(t.Context()); err == nil || !strings.Contains(err.Error(), "another QEMU") {
+		t.Errorf("Suspend: %v", err)
+	}
+	m.await("the machine to go on", withPorts(1))
+	mustWord(t, port)
+	if booted, _ := m.guests(); booted != 1 {
+		t.Errorf("%d guests", booted)
+	}
+}

@@ -75,6 +75,7 @@ func (a *agent) begin(ctx context.Context) error {
 
 // boot begins a life by booting.
 func (a *agent) boot(ctx context.Context) error {
+	a.firstBoot.Do(func() { close(a.boots) })
 	l := a.newLife()
 	a.net.Load().Reopen()
 	return a.live(ctx, l)

@@ -158,6 +158,10 @@ func (vm *standInVM) obey(command string, a arguments) (off bool) {
 			return true
 		}
 	case "quit":
+		if vm.how == StandInStays {
+			vm.refuse("the stand-in was told to stay")
+			return false
+		}
 		vm.say(done)
 		return true
 	default:

@@ -30,6 +30,7 @@ const (
 	StandInOld    = "old"    // is of an old version
 	StandInKeeps  = "keeps"  // refuses to have its memory saved
 	StandInLoses  = "loses"  // does not start with a saved memory
+	StandInStays  = "stays"  // does not end when it is told to quit
 )
 
 // StandIn plays QEMU if the process was started as one, and does not return then. TestMain calls it first.

@@ -36,6 +36,8 @@ type Subject struct {
 	Hung func(t *testing.T) machine.Driver
 	// Keeping makes a driver whose VMs cannot be saved, Losing one that cannot restore what was; nil: not tested.
 	Keeping, Losing func(t *testing.T) machine.Driver
+	// Staying makes a driver whose VMs do not end once they are saved; nil: not tested.
+	Staying func(t *testing.T) machine.Driver
 	// Settled waits until a guest that was just started heeds the power button; nil: it does at once.
 	Settled func(t *testing.T, link hostagent.Link)
 	// Failing makes drivers, by name, whose VM does not start; Start has to say why.
@@ -70,6 +72,7 @@ func Run(t *testing.T, s Subject) {
 		"RestoreFails":        testRestoreFails,
 		"Plug":                testPlug,
 		"Unsavable":           testUnsavable,
+		"SuspendRefused":      testSuspendRefused,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, s) })
 	}

@@ -7,10 +7,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/seed71221737/dev/hostagent"
 	"github.com/seed71221737/dev/machine"
+	"github.com/seed71221737/dev/machine/process"
 )
 
 // suspender skips the test for drivers whose VMs cannot be suspended.
@@ -35,8 +37,9 @@ func (r *rig) settle() {
 func (r *rig) suspend(vm hostagent.VM) string {
 	r.t.Helper()
 	file := filepath.Join(string(r.dir), "state")
-	if err := suspender(r.t, vm).Suspend(r.ctx, file); err != nil {
-		r.t.Fatalf("Suspend: %v", err)
+	stood := 0
+	if err := suspender(r.t, vm).Suspend(r.ctx, file, func(context.Context) error { stood++; return r.there(vm) }); err != nil || stood != 1 {
+		r.t.Fatalf("Suspend: %v; the disk was still %d times", err, stood)
 	}
 	r.await(vm, "Suspend")
 	if err := vm.Err(); err != nil {
@@ -45,6 +48,19 @@ func (r *rig) suspend(vm hostagent.VM) string {
 	r.noProcess()
 	return file
 }
+
+// there fails where the VM has ended.
+func (r *rig) there(vm hostagent.VM) error {
+	select {
+	case <-vm.Done():
+		return errors.New("the VM has ended")
+	default:
+		return nil
+	}
+}
+
+// asItIs has nothing to note of a disk that stands still.
+func asItIs(context.Context) error { return nil }
 
 // testSuspend: what is saved is restored, twice over, and the guest goes on as the one it was.
 func testSuspend(t *testing.T, s Subject) {
@@ -82,8 +98,17 @@ func testSuspendFails(t *testing.T, s Subject) {
 	sus := suspender(t, vm)
 	r.settle()
 	file := filepath.Join(string(r.dir), "no folder", "state")
-	if err := sus.Suspend(r.ctx, file); err == nil {
+	if err := sus.Suspend(r.ctx, file, asItIs); err == nil {
 		t.Error("Suspend into a folder that is not there succeeds")
+	}
+	r.alive(vm)
+	file = filepath.Join(string(r.dir), "state")
+	refused := errors.New("the disk is not what it was")
+	if err := sus.Suspend(r.ctx, file, func(context.Context) error { return refused }); !errors.Is(err, refused) {
+		t.Errorf("Suspend with a disk that is refused: %v", err)
+	}
+	if _, err := os.Stat(file); err == nil {
+		t.Error("a file is left of what was refused")
 	}
 	r.alive(vm)
 	r.link.State = r.suspend(vm)
@@ -191,7 +216,7 @@ func testPlug(t *testing.T, s Subject) {
 	if err := p.Plug(r.ctx, hostagent.ShareLink{Tag: "share2"}); err == nil {
 		t.Error("a share was plugged in that there is no place for")
 	}
-	if err := suspender(t, vm).Suspend(r.ctx, filepath.Join(string(r.dir), "state")); err == nil {
+	if err := suspender(t, vm).Suspend(r.ctx, filepath.Join(string(r.dir), "state"), asItIs); err == nil {
 		t.Error("Suspend with shares plugged in succeeds")
 	}
 	r.alive(vm)
@@ -212,6 +237,36 @@ func testPlug(t *testing.T, s Subject) {
 	r.suspend(vm)
 }
 
+// testSuspendRefused: a VM that does not end when it was saved goes on, and is missed when it ends by itself later.
+func testSuspendRefused(t *testing.T, s Subject) {
+	if s.Staying == nil {
+		t.Skip("no VM that does not end")
+	}
+	r := newRig(t, s, "m")
+	vm := r.start(s.Staying(t))
+	file := filepath.Join(string(r.dir), "state")
+	if err := suspender(t, vm).Suspend(r.ctx, file, asItIs); err == nil {
+		t.Error("Suspend succeeds")
+	}
+	if _, err := os.Stat(file); err == nil {
+		t.Error("a file is left")
+	}
+	r.alive(vm)
+	found, err := process.Find(r.ctx, func(args []string) bool { return strings.Contains(strings.Join(args, " "), string(r.dir)) })
+	if err != nil || len(found) == 0 {
+		t.Fatalf("find the VM: %v", err)
+	}
+	for _, p := range found {
+		if err := p.Kill(r.ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.await(vm, "the kill")
+	if vm.Err() == nil {
+		t.Error("nobody says that the VM ended unexpectedly")
+	}
+}
+
 // testUnsavable: a VM that cannot be saved says so and goes on.
 func testUnsavable(t *testing.T, s Subject) {
 	if s.Keeping == nil {
@@ -220,7 +275,7 @@ func testUnsavable(t *testing.T, s Subject) {
 	r := newRig(t, s, "m")
 	vm := r.start(s.Keeping(t))
 	file := filepath.Join(string(r.dir), "state")
-	if err := suspender(t, vm).Suspend(r.ctx, file); err == nil {
+	if err := suspender(t, vm).Suspend(r.ctx, file, asItIs); err == nil {
 		t.Error("Suspend succeeds")
 	}
 	if _, err := os.Stat(file); err == nil {

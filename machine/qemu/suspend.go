@@ -28,14 +28,18 @@ const (
 	endDeadline = 20 * time.Second
 )
 
-// Suspend saves memory and devices and ends QEMU.
-func (v *vm) Suspend(ctx context.Context, file string) error {
+// Suspend saves memory and devices and ends QEMU. Once it has written its stream QEMU has let go of the disks, all caches written.
+func (v *vm) Suspend(ctx context.Context, file string, still func(ctx context.Context) error) error {
 	v.monitor.standing.Lock()
 	defer v.monitor.standing.Unlock()
 	if err := v.save(ctx, file); err != nil {
 		return err
 	}
-	if err := v.quit(ctx); err != nil {
+	err := still(ctx)
+	if err == nil {
+		err = v.quit(ctx)
+	}
+	if err != nil {
 		return errors.Join(err, os.Remove(file), v.proceed(ctx))
 	}
 	return nil
@@ -173,19 +177,17 @@ func (v *vm) awaitMigration(ctx context.Context, done <-chan string) error {
 	}
 }
 
-// quit ends QEMU and waits for it.
+// quit ends QEMU and waits for it. An error says that QEMU goes on; once it was told and has not refused, there is no way back, whoever loses patience.
 func (v *vm) quit(ctx context.Context) error {
-	v.mu.Lock()
-	v.quitting = true
-	v.mu.Unlock()
-	if err := v.monitor.call(ctx, "quit", nil, nil); err != nil {
-		select {
-		case <-v.done: // it went before it answered
-			return nil
-		default:
-			return err
-		}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
+	v.setQuitting(true)
+	var refused *monitorError
+	if err := v.monitor.call(context.WithoutCancel(ctx), "quit", nil, nil); errors.As(err, &refused) {
+		v.setQuitting(false)
+		return err
+	} // otherwise it may have gone before it answered
 	t := time.NewTimer(endDeadline)
 	defer t.Stop()
 	select {
@@ -194,6 +196,13 @@ func (v *vm) quit(ctx context.Context) error {
 	case <-t.C:
 		return v.Kill(context.WithoutCancel(ctx)) // all is saved
 	}
+}
+
+// setQuitting says whether an end of QEMU's is what is wanted of it.
+func (v *vm) setQuitting(yes bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.quitting = yes
 }
 
 // restore brings a VM that waits for its memory to life. load has put the guest's memory in place, or says why not.

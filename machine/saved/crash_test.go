@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 }
 
 // lives runs one life of a machine after the other: its memory is restored, where there is one that fits, used up, the disk is written to, and the memory
-// saved with what the disk holds then. It ends only where a promise was broken.
+// saved with what the disk holds then; at times somebody else writes to the disk, at any moment. It ends only where a promise was broken.
 func lives(dir string) error {
 	ctx := context.Background()
 	k := &Keeper{
@@ -48,14 +48,34 @@ func lives(dir string) error {
 		if err := os.WriteFile(k.Disk, []byte(content), 0o600); err != nil {
 			return err
 		}
-		err := Write(ctx, k.New(), ram{bytes.NewReader(someMemory()), nil}, ramSize, func(w io.Writer) error {
+		file, err := k.New(ctx)
+		if err != nil {
+			return err
+		}
+		err = Write(ctx, file, ram{bytes.NewReader(someMemory()), nil}, ramSize, func(w io.Writer) error {
 			_, err := io.WriteString(w, content)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		if err := k.Commit(ctx, true, nil); err != nil {
+		if err := k.Still(ctx); err != nil {
+			return err
+		}
+		touched := rand.IntN(4) == 0
+		if touched { // somebody writes to the disk while the VM ends, as many bytes
+			if err := os.WriteFile(k.Disk, []byte(strings.ToUpper(strings.Repeat("x", len(content)))), 0o600); err != nil {
+				return err
+			}
+		}
+		switch err := k.Commit(ctx, true, nil); {
+		case touched && err == nil:
+			return errors.New("memory was committed to a disk that had been changed")
+		case touched:
+			if err := k.Drop(ctx, err.Error()); err != nil {
+				return err
+			}
+		case err != nil:
 			return err
 		}
 		if rand.IntN(3) == 0 {

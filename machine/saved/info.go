@@ -51,6 +51,9 @@ func IdentifyDisk(name string) (Disk, error) {
 	return d, nil
 }
 
+// last is when the disk was changed last.
+func (d Disk) last() int64 { return max(d.Modified, d.Changed) }
+
 // Info is what is known of a state: state.json. It is as secret as the memory.
 type Info struct {
 	Version int `json:"version"`
@@ -106,14 +109,8 @@ func Read(dir string) (*Info, error) {
 
 // Fits says why a state cannot be used for a disk where these facts hold; "" if it can. The facts may be some of those that it was saved with.
 func (i *Info) Fits(disk string, facts []Fact) (why string) {
-	saved := map[string]string{}
-	for _, f := range i.Facts {
-		saved[f.Name] = f.Value
-	}
-	for _, f := range facts {
-		if v, ok := saved[f.Name]; !ok || v != f.Value {
-			return "it was saved with another " + f.Name
-		}
+	if name := i.another(facts); name != "" {
+		return "it was saved with another " + name
 	}
 	now, err := IdentifyDisk(disk)
 	switch {
@@ -121,6 +118,20 @@ func (i *Info) Fits(disk string, facts []Fact) (why string) {
 		return err.Error()
 	case now != i.Disk:
 		return "the disk was changed since it was saved"
+	}
+	return ""
+}
+
+// another names the first of the facts that is not as it was; "" if all are.
+func (i *Info) another(facts []Fact) string {
+	saved := map[string]string{}
+	for _, f := range i.Facts {
+		saved[f.Name] = f.Value
+	}
+	for _, f := range facts {
+		if v, ok := saved[f.Name]; !ok || v != f.Value {
+			return f.Name
+		}
 	}
 	return ""
 }

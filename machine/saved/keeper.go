@@ -24,11 +24,14 @@ import (
 type Keeper struct {
 	// Dir is the folder for it, Disk the machine's disk.
 	Dir, Disk string
-	// Facts are looked up when a state is saved or wanted.
+	// Facts are looked up when a life of the machine begins, and when it is to be saved.
 	Facts  func(ctx context.Context) ([]Fact, error)
 	Logger *slog.Logger
 
+	born  []Fact // those of the present life, as far as they could be found out
 	next  string // where a state is being written
+	facts []Fact // that it will depend on
+	still *Disk  // the disk as it fits it; nil: nobody has looked yet
 	taken *flock.Flock
 }
 
@@ -66,6 +69,8 @@ func (k *Keeper) unlock() {
 // Take returns the state that may be restored; nil where there is none, with why if there was one. That one is dropped. The state is held until Consume or
 // Drop.
 func (k *Keeper) Take(ctx context.Context) (state *Info, why string, err error) {
+	facts, factsErr := k.Facts(ctx)
+	k.born = facts
 	if _, err := os.Stat(filepath.Join(k.Dir, infoName)); errors.Is(err, fs.ErrNotExist) {
 		return nil, "", nil
 	}
@@ -77,12 +82,11 @@ func (k *Keeper) Take(ctx context.Context) (state *Info, why string, err error) 
 		k.unlock()
 		return nil, "", nil
 	}
-	var facts []Fact
 	if err == nil {
 		err = state.whole()
 	}
 	if err == nil {
-		facts, err = k.Facts(ctx)
+		err = factsErr
 	}
 	if err == nil {
 		why = state.Fits(k.Disk, facts)
@@ -113,30 +117,99 @@ func (k *Keeper) Consume(context.Context) error {
 	return nil
 }
 
-// New is where a state shall be written.
-func (k *Keeper) New() string {
-	k.next = filepath.Join(k.Dir, strings.ToLower(rand.Text()[:12])+fileSuffix)
-	if err := os.MkdirAll(k.Dir, 0o700); err != nil {
-		k.Logger.Warn("make the folder of saved memory", "error", err) // writing the file says more
-	}
-	return k.next
+// ChangedError says that a memory that is saved now could not be restored: what it depends on is not what the machine was started with.
+type ChangedError struct{ What string }
+
+func (e *ChangedError) Error() string {
+	return fmt.Sprintf("the memory could not be restored: this computer has another %s than the machine was started with", e.What)
 }
 
-// Commit makes the file of New the state, for the disk as it is now.
-func (k *Keeper) Commit(ctx context.Context, suspended bool, notes json.RawMessage) error {
-	if k.next == "" {
-		return errors.New("commit the saved memory: none was saved")
+// Hint names the next step.
+func (e *ChangedError) Hint() string { return "`dev machine restart` starts the machine with it" }
+
+// New is where a state shall be written. It is refused, with a *ChangedError, where that would be in vain.
+func (k *Keeper) New(ctx context.Context) (file string, err error) {
+	k.next, k.still = "", nil
+	if k.facts, err = k.Facts(ctx); err != nil {
+		return "", fmt.Errorf("save the machine's memory: %w", err)
 	}
-	facts, err := k.Facts(ctx)
+	if k.born != nil {
+		if i := (&Info{Facts: k.born}); i.another(k.facts) != "" {
+			return "", &ChangedError{i.another(k.facts)}
+		}
+	}
+	if err := os.MkdirAll(k.Dir, 0o700); err != nil {
+		return "", fmt.Errorf("make the folder of saved memory: %w", err)
+	}
+	k.next = filepath.Join(k.Dir, strings.ToLower(rand.Text()[:12])+fileSuffix)
+	return k.next, nil
+}
+
+// Still notes the disk that the state of New fits. It is called while the VM is there and has written all that it will ever write: whoever changes the disk
+// from then on makes the state worthless, whether the VM has ended by then or not.
+func (k *Keeper) Still(ctx context.Context) error {
+	d, err := syncDisk(k.Disk)
 	if err != nil {
-		return fmt.Errorf("commit the saved memory: %w", err)
+		return err
 	}
-	i := Info{Version: infoVersion, File: filepath.Base(k.next), Created: time.Now(), Suspended: suspended, Facts: facts, Notes: notes, dir: k.Dir}
+	if err := k.outwaitTick(ctx, d); err != nil {
+		return err
+	}
+	k.still = &d
+	return nil
+}
+
+const (
+	// tickPause is how often the file system's clock is looked at, tickLimit for how long: the slowest ones count in steps of 2 seconds.
+	tickPause = 2 * time.Millisecond
+	tickLimit = 2500 * time.Millisecond
+	tickName  = "tick"
+)
+
+// outwaitTick waits until a change of the disk would get another time than the last one has: file systems count time in steps, and what is written within
+// one cannot be told from what was there before.
+func (k *Keeper) outwaitTick(ctx context.Context, d Disk) error {
+	probe := filepath.Join(k.Dir, tickName)
+	defer os.Remove(probe)
+	limit := time.NewTimer(tickLimit)
+	defer limit.Stop()
+	tick := time.NewTicker(tickPause)
+	defer tick.Stop()
+	for {
+		if err := os.WriteFile(probe, []byte{0}, 0o600); err != nil {
+			return fmt.Errorf("look at the file system's clock: %w", err)
+		}
+		now, err := IdentifyDisk(probe)
+		if err != nil || now.last() != d.last() {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			return nil // a clock that stands still tells nothing
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Commit makes the file of New the state, for the disk as it was when it was still.
+func (k *Keeper) Commit(ctx context.Context, suspended bool, notes json.RawMessage) error {
+	switch {
+	case k.next == "":
+		return errors.New("commit the saved memory: none was saved")
+	case k.still == nil:
+		return errors.New("commit the saved memory: the disk that it fits is not known")
+	}
+	i := Info{
+		Version: infoVersion, File: filepath.Base(k.next), Created: time.Now(), Suspended: suspended,
+		Facts: k.facts, Disk: *k.still, Notes: notes, dir: k.Dir,
+	}
 	if err := i.describe(); err != nil {
 		return err
 	}
-	if i.Disk, err = syncDisk(k.Disk); err != nil {
-		return err
+	if why := i.Fits(k.Disk, nil); why != "" {
+		return fmt.Errorf("commit the saved memory: %s", why)
 	}
 	if err := k.lock(ctx); err != nil {
 		return err
@@ -145,7 +218,7 @@ func (k *Keeper) Commit(ctx context.Context, suspended bool, notes json.RawMessa
 	if err := i.write(); err != nil {
 		return err
 	}
-	k.next = ""
+	k.next, k.still = "", nil
 	k.sweep()
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -259,7 +260,7 @@ func newRig(t *testing.T) *rig {
 func (r *rig) again() *rig {
 	r.unlock()
 	k := *r.Keeper
-	k.taken, k.next = nil, ""
+	k.taken, k.next, k.born, k.still = nil, "", nil, nil
 	return &rig{Keeper: &k, t: r.t, facts: r.facts}
 }
 
@@ -270,10 +271,23 @@ func (r *rig) writeDisk(text string) {
 	}
 }
 
+// begin is New where it must work.
+func (r *rig) begin() string {
+	r.t.Helper()
+	file, err := r.New(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return file
+}
+
 // save commits a state.
 func (r *rig) save(suspended bool) {
 	r.t.Helper()
-	writeState(r.t, r.New(), someMemory(), "devices")
+	writeState(r.t, r.begin(), someMemory(), "devices")
+	if err := r.Still(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
 	if err := r.Commit(r.t.Context(), suspended, []byte(`{"a":1}`)); err != nil {
 		r.t.Fatal(err)
 	}
@@ -384,6 +398,63 @@ func (r *rig) file() string {
 	return i.Path()
 }
 
+// TestDiskChangesMeanwhile: whoever writes to the disk once the VM has written its last, before or after its end, makes the memory worthless; also when that
+// comes right after the VM's own last write.
+func TestDiskChangesMeanwhile(t *testing.T) {
+	for name, late := range map[string]bool{"before the state is committed": false, "right after it": true} {
+		t.Run(name, func(t *testing.T) {
+			for range 3 {
+				r := newRig(t)
+				writeState(t, r.begin(), someMemory(), "devices")
+				r.writeDisk("the VM") // its last
+				if err := r.Still(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if !late {
+					r.writeDisk("foe's.")
+				}
+				err := r.Commit(t.Context(), true, nil)
+				if !late {
+					if err == nil || !strings.Contains(err.Error(), "the disk was changed") {
+						t.Fatalf("Commit: %v", err)
+					}
+					r.again().expect(false, "")
+					continue
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.writeDisk("foe's.")
+				r.again().expect(false, "the disk was changed since it was saved")
+			}
+		})
+	}
+}
+
+// TestCommitNeedsAStillDisk: without it nothing is known of what the memory fits.
+func TestCommitNeedsAStillDisk(t *testing.T) {
+	r := newRig(t)
+	writeState(t, r.begin(), someMemory(), "devices")
+	if err := r.Commit(t.Context(), true, nil); err == nil {
+		t.Error("Commit succeeds")
+	}
+	r.again().expect(false, "")
+}
+
+// TestSavedInVain: what the memory depends on was replaced while the machine ran: it is not saved under the new one's name, and not at all.
+func TestSavedInVain(t *testing.T) {
+	r := newRig(t)
+	r.expect(false, "")
+	r.facts = []Fact{{"image", "1"}, {"QEMU", "8.0"}}
+	var changed *ChangedError
+	if _, err := r.New(t.Context()); !errors.As(err, &changed) || changed.What != "QEMU" {
+		t.Errorf("New: %v", err)
+	}
+	r.expect(false, "") // the next life is of the new one
+	r.save(true)
+	r.again().expect(true, "")
+}
+
 // TestKeeperCancelled: who gives up while taking loses nothing.
 func TestKeeperCancelled(t *testing.T) {
 	r := newRig(t)
@@ -409,7 +480,7 @@ func TestKeeperKilled(t *testing.T) {
 	if err := r.Consume(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	writeState(t, r.New(), someMemory(), "half")
+	writeState(t, r.begin(), someMemory(), "half")
 	r = r.again()
 	r.expect(false, "")
 	r.save(false)

@@ -19,6 +19,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"github.com/seed71221737/dev/engine/native/atomicfile"
 	"github.com/seed71221737/dev/machine/sparse"
 )
@@ -100,23 +102,57 @@ func (d *Draft) Commit(notes json.RawMessage) (err error) {
 	if err := i.write(); err != nil {
 		return err
 	}
-	into := d.t.folder(d.facts)
-	if d.t.Has(d.facts) {
-		return d.Discard() // somebody else has made it meanwhile
-	}
-	if err := os.Rename(d.dir, into); err != nil {
-		return fmt.Errorf("make a template: %w", err)
-	}
-	if err := atomicfile.SyncDir(d.t.Dir); err != nil {
+	if err := d.place(); err != nil {
 		return fmt.Errorf("make a template: %w", err)
 	}
 	d.t.bound()
 	return nil
 }
 
+// place puts the whole template where it is found, one process after the other. What lies there and is none is what a crash left of an earlier one.
+func (d *Draft) place() error {
+	ctx, cancel := context.WithTimeout(context.Background(), lockWait)
+	defer cancel()
+	l := flock.New(filepath.Join(d.t.Dir, lockName))
+	if ok, err := l.TryLockContext(ctx, 5*time.Millisecond); !ok || err != nil {
+		return fmt.Errorf("lock the templates: %w", err)
+	}
+	defer func() { _ = l.Unlock() }()
+	if d.t.Has(d.facts) {
+		return d.Discard() // somebody else has made it meanwhile
+	}
+	into := d.t.folder(d.facts)
+	if _, err := os.Stat(into); err == nil {
+		unlock, err := tryLock(into)
+		if errors.Is(err, ErrWanted) {
+			return d.Discard() // somebody is removing it just now
+		}
+		if err == nil {
+			err = d.t.removeFolder(into)
+			unlock()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return errors.Join(os.Rename(d.dir, into), atomicfile.SyncDir(d.t.Dir))
+}
+
+// removeFolder takes a template away: aside first, so that neither a crash nor somebody who looks meanwhile finds half of it in its place.
+func (t *Templates) removeFolder(dir string) error {
+	aside := filepath.Join(t.Dir, tmpTemplate+strings.ToLower(rand.Text()[:10]))
+	if err := os.Rename(dir, aside); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("remove a template: %w", err)
+	}
+	return os.RemoveAll(aside)
+}
+
 // Template is one that a new machine starts from. It is held until Release.
 type Template struct {
 	*Info
+	t      *Templates
 	keeper Keeper
 }
 
@@ -127,13 +163,13 @@ func (t *Templates) Take(ctx context.Context, facts []Fact) (_ *Template, why st
 	state, why, err := k.Take(ctx)
 	switch {
 	case why != "":
-		return nil, why, errors.Join(err, os.RemoveAll(dir))
+		return nil, why, errors.Join(err, t.removeFolder(dir))
 	case err != nil || state == nil:
 		return nil, "", err
 	}
 	now := time.Now()
 	_ = os.Chtimes(filepath.Join(dir, infoName), now, now) // when it was used last decides only which is kept
-	return &Template{state, k}, "", nil
+	return &Template{state, t, k}, "", nil
 }
 
 // CopyDisk puts a copy of the template's disk in the place of a disk without data.
@@ -158,9 +194,10 @@ func (t *Template) CopyDisk(ctx context.Context, disk string) error {
 func (t *Template) Release() { t.keeper.unlock() }
 
 // Remove takes a template away that is of no use.
-func (t *Template) Remove(ctx context.Context, why string) error {
-	err := t.keeper.Drop(ctx, why)
-	return errors.Join(err, os.RemoveAll(t.keeper.Dir))
+func (t *Template) Remove(why string) error {
+	t.t.Logger.Info("a template is removed", "why", why)
+	defer t.keeper.unlock()
+	return t.t.removeFolder(t.keeper.Dir)
 }
 
 // Empty says whether a disk has never been written to, as far as the file system can tell: where it cannot, no disk is.
@@ -243,7 +280,7 @@ func (t *Templates) Prune(keep func(TemplateInfo) bool) (freed int64, err error)
 		if lockErr != nil {
 			continue // a machine is starting from it
 		}
-		removeErr := os.RemoveAll(x.Dir)
+		removeErr := t.removeFolder(x.Dir)
 		unlock()
 		if removeErr == nil {
 			freed += x.OnHost

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -151,7 +152,84 @@ func TestTemplatesAreBounded(t *testing.T) {
 	if freed, err := r.Prune(func(TemplateInfo) bool { return false }); err != nil || freed == 0 {
 		t.Errorf("Prune: %d, %v", freed, err)
 	}
-	if entries, _ := os.ReadDir(r.Dir); len(entries) != 0 {
-		t.Errorf("%d entries are left", len(entries))
+	if left := r.left(); len(left) != 0 {
+		t.Errorf("%q are left", left)
+	}
+}
+
+// left are the names in the folder of templates, without the lock.
+func (r *templateRig) left() []string {
+	r.t.Helper()
+	entries, err := os.ReadDir(r.Dir)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		if e.Name() != lockName {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+// TestTemplateOverARest: what a crash left of a template is in nobody's way.
+func TestTemplateOverARest(t *testing.T) {
+	r := newTemplateRig(t)
+	r.make(factsOf("a"), "first")
+	if err := os.Remove(filepath.Join(r.folder(factsOf("a")), infoName)); err != nil { // somebody was killed while removing it
+		t.Fatal(err)
+	}
+	r.make(factsOf("a"), "second")
+	x, why, err := r.Take(t.Context(), factsOf("a"))
+	if err != nil || x == nil {
+		t.Fatalf("Take: %q, %v", why, err)
+	}
+	x.Release()
+	if left := r.left(); len(left) != 1 {
+		t.Errorf("%q are there, of one template", left)
+	}
+}
+
+// TestTemplateMadeByMany: several make the same one, others take and remove it, and it is whole whenever it is there.
+func TestTemplateMadeByMany(t *testing.T) {
+	r := newTemplateRig(t)
+	done := make(chan struct{})
+	var makers, others sync.WaitGroup
+	for range 4 {
+		makers.Go(func() {
+			for range 2 {
+				r.make(factsOf("a"), "pristine")
+			}
+		})
+	}
+	others.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			x, why, err := r.Take(t.Context(), factsOf("a"))
+			if err != nil || why != "" {
+				t.Errorf("Take: %q, %v", why, err)
+			}
+			switch {
+			case x == nil:
+			case i%2 == 0:
+				if err := x.Remove("test"); err != nil {
+					t.Errorf("Remove: %v", err)
+				}
+			default:
+				x.Release()
+			}
+		}
+	})
+	makers.Wait()
+	close(done)
+	others.Wait()
+	r.make(factsOf("a"), "at last")
+	if left := r.left(); len(left) != 1 || !r.Has(factsOf("a")) {
+		t.Errorf("%q are left", left)
 	}
 }

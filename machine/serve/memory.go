@@ -120,7 +120,10 @@ func (y *memory) shrink() {
 	}
 }
 
-func (y *memory) New() string { return y.keeper.New() }
+func (y *memory) New(ctx context.Context) (file string, still func(context.Context) error, err error) {
+	file, err = y.keeper.New(ctx)
+	return file, y.keeper.Still, err
+}
 
 func (y *memory) Commit(ctx context.Context, s daemon.Saved) error {
 	if err := y.keeper.Commit(ctx, s.Suspended, s.Notes); err != nil {
@@ -136,7 +139,7 @@ func (y *memory) Drop(ctx context.Context, why string) (err error) {
 	}
 	if t := y.template; t != nil {
 		y.template = nil
-		return errors.Join(err, t.Remove(ctx, why))
+		return errors.Join(err, t.Remove(why))
 	}
 	return errors.Join(err, y.keeper.Drop(ctx, why))
 }

@@ -98,7 +98,14 @@ func TestMemoryOfMachines(t *testing.T) {
 		t.Errorf("the second machine's disk has %q, %v", disk, err)
 	}
 
-	writeMemory(t, y.New())
+	file, still, err := y.New(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeMemory(t, file)
+	if err := still(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if err := y.Commit(t.Context(), daemon.Saved{Suspended: true, Notes: []byte(`"mine"`)}); err != nil {
 		t.Fatal(err)
 	}
