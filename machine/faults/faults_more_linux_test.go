@@ -221,4 +221,4 @@ func guestAgentDies(t *testing.T, l *lab) {
 }
 
 // guestAgent prints the process of the agent in a machine.
-const guestAgent = `for p in /proc/[0-9]*; do [ "$(tr '\0' ' ' < $p/cmdline 2>/dev/null)" != "/usr/sbin/dev-guest agent " ] || echo "${p#/proc/}"; done`
+const guestAgent = `exec 2>/dev/null; for p in /proc/[0-9]*; do [ "$(tr '\0' ' ' < "$p/cmdline")" != "/usr/sbin/dev-guest agent " ] || echo "${p#/proc/}"; done`

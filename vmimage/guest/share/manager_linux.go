@@ -5,10 +5,13 @@ package share
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/seed71221737/dev/vmimage/guest/proto"
 )
@@ -17,7 +20,9 @@ import (
 type Manager struct {
 	// MakeTarget makes the folder that a share is mounted at.
 	MakeTarget func(path string) error
-	Log        *slog.Logger
+	// Replaced, which may be nil, is told when a share took the place of mounts of these devices (major:minor) that were dead.
+	Replaced func(devices []string, target string)
+	Log      *slog.Logger
 
 	mu     sync.Mutex
 	mounts map[string]*managed // by target
@@ -58,6 +63,10 @@ func (m *Manager) mounted(argument string) (*Mount, error) {
 			return nil, err
 		}
 	}
+	dead, err := detachDead(spec.Target)
+	if err != nil {
+		return nil, err
+	}
 	if err := m.MakeTarget(spec.Target); err != nil {
 		return nil, fmt.Errorf("mount %q: make folder %q: %w", spec.Source, spec.Target, err)
 	}
@@ -69,5 +78,26 @@ func (m *Manager) mounted(argument string) (*Mount, error) {
 		m.mounts = map[string]*managed{}
 	}
 	m.mounts[spec.Target] = &managed{spec, share}
+	if len(dead) > 0 && m.Replaced != nil {
+		go m.Replaced(dead, spec.Target) // it asks the share, which has no connection yet
+	}
 	return share, nil
+}
+
+// detachDead takes away mounts whose server is gone: those of an agent that was killed, in whose place this one is. It returns their devices, as
+// major:minor.
+func detachDead(target string) (devices []string, err error) {
+	for {
+		var st unix.Stat_t
+		if err := unix.Lstat(target, &st); !errors.Is(err, unix.ENOTCONN) {
+			return devices, nil // whatever else is the matter, who mounts there hears of it
+		}
+		var cached unix.Statx_t
+		if unix.Statx(unix.AT_FDCWD, target, unix.AT_STATX_DONT_SYNC|unix.AT_SYMLINK_NOFOLLOW, 0, &cached) == nil { // without asking the dead
+			devices = append(devices, fmt.Sprintf("%d:%d", cached.Dev_major, cached.Dev_minor))
+		}
+		if err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return devices, fmt.Errorf("take away the dead mount at %q: %w", target, err)
+		}
+	}
 }
