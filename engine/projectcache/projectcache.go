@@ -6,11 +6,15 @@ package projectcache
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -37,11 +41,48 @@ func (c Cache) Program() string {
 	if err != nil {
 		return ""
 	}
-	info, err := os.Stat(path)
+	built := ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		built = builtFrom(info)
+	}
+	id, err := program(path)
 	if err != nil {
 		return ""
 	}
-	return fmt.Sprint(c.Version, path, info.Size(), info.ModTime().UnixNano())
+	return fmt.Sprint(c.Version, " ", built, " ", path, " ", id)
+}
+
+// buildID is how much of a program's beginning has the identity that Go's linker gives each build, whatever the format of the file.
+const buildID = 32 << 10
+
+// program identifies the file of a program. Its size and time alone do not: tools that copy files and keep their times bring other builds with the same.
+func program(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, io.LimitReader(f, buildID)); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d %d %x", info.Size(), info.ModTime().UnixNano(), h.Sum(nil)), nil
+}
+
+// builtFrom says what sources a program was made of, as far as its build has noted that.
+func builtFrom(info *debug.BuildInfo) string {
+	from := []string{info.GoVersion, info.Main.Version, info.Main.Sum}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision", "vcs.modified", "-tags":
+			from = append(from, s.Key+"="+s.Value)
+		}
+	}
+	return strings.Join(from, " ")
 }
 
 // Get implements compose.Cache.

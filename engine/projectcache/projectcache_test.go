@@ -4,10 +4,12 @@ package projectcache
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"testing"
 	"time"
 
@@ -82,5 +84,31 @@ func TestProgram(t *testing.T) {
 	a, b := Cache{Version: "v1"}.Program(), Cache{Version: "v2"}.Program()
 	if a == "" || a == b || a != (Cache{Version: "v1"}).Program() {
 		t.Errorf("%q, %q", a, b)
+	}
+}
+
+// TestProgramsOfSameSizeAndTime: another build is another program, also where its file has the same name, size and time.
+func TestProgramsOfSameSizeAndTime(t *testing.T) {
+	file, at := filepath.Join(t.TempDir(), "dev"), time.Unix(1_000_000, 0)
+	var ids []string
+	for _, build := range []string{"one", "two", "one"} {
+		content := append(bytes.Repeat([]byte{0x7f}, 4000), "Go build ID: "+build...)
+		if err := errors.Join(os.WriteFile(file, content, 0o755), os.Chtimes(file, at, at)); err != nil {
+			t.Fatal(err)
+		}
+		id, err := program(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	if ids[0] == ids[1] || ids[0] != ids[2] {
+		t.Errorf("%q", ids)
+	}
+	info := debug.BuildInfo{GoVersion: "go1", Settings: []debug.BuildSetting{{Key: "vcs.revision", Value: "abc"}, {Key: "vcs.modified", Value: "false"}}}
+	clean := builtFrom(&info)
+	info.Settings[1].Value = "true"
+	if changed := builtFrom(&info); changed == clean {
+		t.Errorf("sources that were changed are %q as well", changed)
 	}
 }
