@@ -8,24 +8,48 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/seed71221737/dev/hostagent"
+	"github.com/seed71221737/dev/hostagent/vhostuser"
 	"github.com/seed71221737/dev/vmimage/guest/proto"
 )
 
 // sharing is one share that a virtiofsd serves.
 type sharing struct {
 	share  Share
-	socket string
+	socket string // of the relay, for the VM
+	server virtiofsd
 	// leaving: the share is being taken from the guest, and its server may end.
 	leaving atomic.Bool
+	// back is when it was brought back, and dead what the file systems that were lost are called in the guest; both belong to who holds changing.
+	back time.Time
+	dead []string
+	// changing is held by who takes the share from the guest, or gives it to it.
+	changing chan struct{}
+
+	mu    sync.Mutex
+	relay *vhostuser.Relay
+	ended bool // there is to be none any more
+}
+
+// change waits for its turn to change where the share is; done ends the turn.
+func (s *sharing) change(ctx context.Context) (done func(), err error) {
+	select {
+	case s.changing <- struct{}{}:
+		return func() { <-s.changing }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // mount is how the guest mounts it.
@@ -73,6 +97,11 @@ func (a *agent) startSharesAgain(ctx context.Context, l *life) error {
 
 // unplugShare takes a share from the guest, which could not be saved with it.
 func (a *agent) unplugShare(ctx context.Context, l *life, s *sharing) error {
+	done, err := s.change(ctx)
+	if err != nil {
+		return fmt.Errorf("folder %q is being brought back: %w", s.share.Host, err)
+	}
+	defer done()
 	target := s.mount().Target
 	if err := a.link.call(ctx, proto.MethodUnmount, proto.Unmount{Target: target}, nil); err != nil {
 		return fmt.Errorf("something in the machine uses it: stop the containers that do, or share it another way (`dev machine edit --share %s,type=fuse --restart %s`): %w", s.share.Host, a.o.Machine, err)
@@ -162,7 +191,7 @@ func cSandbox(root bool) string {
 // escapeOption keeps commas in a path from ending an option.
 func escapeOption(path string) string { return strings.NewReplacer(`\`, `\\`, ",", `\,`).Replace(path) }
 
-// startShare starts a server for one folder, and watches it.
+// startShare serves one folder, and watches what does.
 func (a *agent) startShare(ctx context.Context, l *life, v virtiofsd, share Share, socket string) (*sharing, error) {
 	share, err := share.withGuest(runtime.GOOS)
 	if err != nil {
@@ -171,43 +200,85 @@ func (a *agent) startShare(ctx context.Context, l *life, v virtiofsd, share Shar
 	if info, err := os.Stat(share.Host); err != nil || !info.IsDir() {
 		return nil, errors.Join(errors.New("it is no folder"), err)
 	}
-	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
+	s := &sharing{share: share, socket: socket, server: v, changing: make(chan struct{}, 1)}
+	l.onEnd("share "+share.Tag, s.close)
+	return s, a.serveShare(ctx, l, s)
+}
+
+// close ends the relay, and with it the server's connection.
+func (s *sharing) close() error {
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	return s.disconnect()
+}
+
+// disconnect ends the relay, of which there may be another later.
+func (s *sharing) disconnect() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.relay == nil {
+		return nil
 	}
-	// It ends with QEMU, whose connection it serves, or with this process.
-	cmd := exec.Command(v.path, v.args(share, socket, os.Geteuid() == 0)...)
+	err := s.relay.Close()
+	s.relay = nil
+	return err
+}
+
+// connect begins a relay to a server.
+func (s *sharing) connect(served string, log *slog.Logger) (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return errStopping
+	}
+	s.relay, err = vhostuser.Listen(s.socket, served, log)
+	return err
+}
+
+// serveShare starts a share's server, and the relay that the VM reaches it through.
+func (a *agent) serveShare(ctx context.Context, l *life, s *sharing) error {
+	v, served := s.server, strings.TrimSuffix(s.socket, ".sock")+"d.sock"
+	if err := removeIfThere(served); err != nil {
+		return err
+	}
+	// It ends with the relay, whose connection it serves, or with this process.
+	cmd := exec.Command(v.path, v.args(s.share, served, os.Geteuid() == 0)...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
-	cmd.Dir = filepath.Dir(socket)
+	cmd.Dir = filepath.Dir(served)
 	sandboxed(cmd, os.Geteuid() == 0, v.rust)
 	tail := &lastLines{}
 	out, in := io.Pipe()
 	cmd.Stdout, cmd.Stderr = in, in
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start virtiofsd: %w", err)
+		return fmt.Errorf("start virtiofsd: %w", err)
 	}
 	done := make(chan struct{})
 	var ended error
-	serving := &sharing{share: share, socket: socket}
-	l.work.Go(func() { a.logLines(out, "virtiofsd "+share.Tag, tail) })
+	var up atomic.Bool
+	l.work.Go(func() { a.logLines(out, "virtiofsd "+s.share.Tag, tail) })
 	l.work.Go(func() {
-		defer close(done)
 		ended = cmd.Wait()
 		_ = in.Close() // never fails
-		a.shareEnded(l, serving, tail)
+		close(done)
+		if up.Load() {
+			a.shareEnded(l, s, tail)
+		}
 	})
-	l.onEnd("share "+share.Tag, func() error {
+	l.onEnd("server of share "+s.share.Tag, func() error {
 		select {
 		case <-done:
 		default:
 			_ = cmd.Process.Kill() // the VM is off: nothing is left to write
 			<-done
 		}
-		return removeIfThere(socket)
+		return errors.Join(removeIfThere(served), removeIfThere(s.socket))
 	})
-	if err := awaitSocket(ctx, socket, done); err != nil {
-		return nil, fmt.Errorf("virtiofsd did not start: %w: %s", errors.Join(err, endOf(done, &ended)), tail)
+	if err := awaitSocket(ctx, served, done); err != nil {
+		return fmt.Errorf("virtiofsd did not start: %w: %s", errors.Join(err, endOf(done, &ended)), tail)
 	}
-	return serving, nil
+	up.Store(true)
+	return s.connect(served, a.log)
 }
 
 func endOf(done <-chan struct{}, err *error) error {
@@ -226,21 +297,6 @@ func (s Share) withGuest(goos string) (Share, error) {
 		s.Guest, err = hostagent.GuestPath(goos, s.Host)
 	}
 	return s, err
-}
-
-// shareEnded notes that a server went away while the machine runs: what was mounted hangs or fails.
-func (a *agent) shareEnded(l *life, s *sharing, tail fmt.Stringer) {
-	share := s.share
-	if l.ctx.Err() != nil || s.leaving.Load() {
-		return
-	}
-	switch a.state.snapshot().Phase {
-	case hostagent.Running, hostagent.Degraded:
-		a.state.problem("share "+share.Tag, &hostagent.Problem{
-			Code: "share-lost", Text: fmt.Sprintf("folder %q is lost to the machine: virtiofsd ended: %s", share.Host, tail),
-			Hint: "start the machine again: `dev machine restart " + a.o.Machine + "`",
-		})
-	}
 }
 
 func removeIfThere(path string) error {

@@ -100,7 +100,9 @@ func (c *Control) call(ctx context.Context, r proto.Request) (any, error) {
 	case proto.MethodMount:
 		return with(r, func(p proto.Mount) (any, error) { return nil, c.Mount(p) })
 	case proto.MethodUnmount:
-		return with(r, func(p proto.Unmount) (any, error) { return nil, unmount(p.Target) })
+		return with(r, func(p proto.Unmount) (any, error) { return unmount(p) })
+	case proto.MethodReplace:
+		return with(r, func(p proto.Replace) (any, error) { return replaceMounts(p) })
 	case proto.MethodTrim:
 		return trim(c.DataDir)
 	case proto.MethodMemory:
@@ -245,14 +247,27 @@ func setClock(t time.Time) error {
 	return nil
 }
 
-func unmount(target string) error {
-	if !filepath.IsAbs(target) || filepath.Clean(target) == "/" {
-		return &proto.Error{Code: proto.CodeBad, Text: fmt.Sprintf("unmount %q: not a mount of the host's", target)}
+func unmount(p proto.Unmount) (done proto.Unmounted, err error) {
+	if !filepath.IsAbs(p.Target) || filepath.Clean(p.Target) == "/" {
+		return done, &proto.Error{Code: proto.CodeBad, Text: fmt.Sprintf("unmount %q: not a mount of the host's", p.Target)}
 	}
-	if err := unix.Unmount(target, unix.UMOUNT_NOFOLLOW); err != nil {
-		return fmt.Errorf("unmount %q: %w", target, err)
+	flags := unix.UMOUNT_NOFOLLOW
+	if p.Lazy {
+		flags |= unix.MNT_DETACH
+		mounts, err := readMounts("/proc/self/mountinfo")
+		if err != nil {
+			return done, fmt.Errorf("unmount %q: %w", p.Target, err)
+		}
+		for _, m := range mounts {
+			if m.at == p.Target {
+				done.Device = m.device // the last is on top
+			}
+		}
 	}
-	return nil
+	if err := unix.Unmount(p.Target, flags); err != nil {
+		return done, fmt.Errorf("unmount %q: %w", p.Target, err)
+	}
+	return done, nil
 }
 
 // listening reads the tables of sockets below dir (/proc/net).

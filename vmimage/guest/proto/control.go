@@ -32,7 +32,8 @@ const (
 	MethodSetTime  = "set-time" // SetTime → none
 	MethodPorts    = "ports"    // none → []Port
 	MethodMount    = "mount"    // Mount → none
-	MethodUnmount  = "unmount"  // Unmount → none
+	MethodUnmount  = "unmount"  // Unmount → Unmounted
+	MethodReplace  = "replace"  // Replace → Replaced: what containers have of a mount that is dead
 	MethodTrim     = "trim"     // none → Trim
 	MethodMemory   = "memory"   // MemoryRequest → Memory
 	MethodPressure = "pressure" // PressureRequest → Pressure: answered when memory is short, or when the time is over
@@ -164,6 +165,25 @@ type Port struct {
 // Unmount names a mount.
 type Unmount struct {
 	Target string `json:"target"`
+	// Lazy: also where programs use it, for which it stays.
+	Lazy bool `json:"lazy,omitempty"`
+}
+
+// Unmounted tells which file system it was, as /proc/self/mountinfo names it.
+type Unmounted struct {
+	Device string `json:"device,omitempty"`
+}
+
+// Replace puts what is mounted at Target in the place of a dead file system, wherever containers have that.
+type Replace struct {
+	Device string `json:"device"`
+	Target string `json:"target"`
+}
+
+// Replaced tells which containers (their IDs) have it again, and in which programs still use the dead one, which only their restart changes.
+type Replaced struct {
+	Repaired []string `json:"repaired,omitempty"`
+	Stale    []string `json:"stale,omitempty"`
 }
 
 // Trim says how many bytes the data disk gave back.
