@@ -58,6 +58,7 @@ type agent struct {
 	withoutTemplate bool
 	own             []*ownShare
 	linkSecret      atomic.Pointer[[]byte]
+	noFast          atomic.Bool // the fast link failed when the engine was last dialled
 
 	// onLife is called in order in each life, once the guest has been told what it has to know: after each boot, and each restoration. An error fails the life;
 	// what the machine can live without is a problem instead.

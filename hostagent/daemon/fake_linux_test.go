@@ -127,6 +127,7 @@ type fakeMachine struct {
 	finish func()
 	memory *fakeMemory
 	old    bool // an image without a fast link
+	full   bool // its fast link lets nobody in
 	keys   proto.Seed
 	// onBoot is called for each guest, before its agent serves; booted counts the guests, thawed tells what they were told after a restoration.
 	onBoot func(*networktest.Guest)
@@ -376,6 +377,11 @@ func (m *fakeMachine) serveFast(ctx context.Context, g *networktest.Guest, contr
 		m.t.Error(err)
 		return
 	}
+	if m.full {
+		go refuseAll(l)
+		m.t.Cleanup(func() { l.Close() })
+		return
+	}
 	fast := &guestagent.Fast{SecretFile: m.file("secret"), Log: slog.New(slog.DiscardHandler), Services: map[string]func(context.Context, net.Conn, string){
 		proto.FastDocker: guestagent.FastSocket(m.o.engineSocket), proto.FastControl: guestagent.FastControl(control),
 	}}
@@ -385,6 +391,17 @@ func (m *fakeMachine) serveFast(ctx context.Context, g *networktest.Guest, contr
 		l.Close()
 		<-served
 	})
+}
+
+// refuseAll closes every connection.
+func refuseAll(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		c.Close()
+	}
 }
 
 // begin starts the agent.

@@ -617,6 +617,27 @@ func TestDockerSocket(t *testing.T) {
 	}
 }
 
+// TestDockerSocketBySSH: a fast link that lets nobody in, because others hold its places say, does not keep anybody from the engine.
+func TestDockerSocketBySSH(t *testing.T) {
+	m := newFakeMachine(t)
+	m.full = true
+	m.run()
+	for range 2 {
+		c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: m.o.Docker, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		r := hijack(t, c)
+		if err := c.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if text, err := io.ReadAll(r); err != nil || string(text) != "bye" {
+			t.Errorf("got %q, %v", text, err)
+		}
+	}
+}
+
 // authority makes certificates.
 type authority struct {
 	t    *testing.T

@@ -46,13 +46,38 @@ func (a *agent) serveDocker() error {
 	return nil
 }
 
-// dialDocker connects to the engine: by the fast link, or by SSH where the guest's image has none.
+// dialDocker connects to the engine: by the fast link, or by SSH where that fails, because the guest's image has none say.
 func (a *agent) dialDocker(ctx context.Context) (net.Conn, error) {
-	conn, err := a.dialFast(ctx, proto.FastDocker)
-	if err == nil || !withoutFastLink(err) {
+	fast, cancel := halfOf(ctx)
+	conn, err := a.dialFast(fast, proto.FastDocker)
+	cancel()
+	if !viaSSH(ctx, err) {
+		a.noFast.Store(false)
 		return conn, err
 	}
-	return a.link.dial(ctx, "unix", a.o.engineSocket)
+	if !a.noFast.Swap(true) && !withoutFastLink(err) {
+		a.log.Warn("the machine's fast link fails: the engine is reached by SSH", "error", err)
+	}
+	conn, sshErr := a.link.dial(ctx, "unix", a.o.engineSocket)
+	if sshErr != nil && !withoutFastLink(err) {
+		return nil, errors.Join(err, sshErr)
+	}
+	return conn, sshErr
+}
+
+// viaSSH says that a fast link failed in a way that leaves SSH to be tried. A guest that answered and refused has no other answer there.
+func viaSSH(ctx context.Context, err error) bool {
+	var refused *proto.FastError
+	return err != nil && ctx.Err() == nil && !errors.As(err, &refused)
+}
+
+// halfOf is a context for a first attempt, which leaves half of the time for a second one.
+func halfOf(ctx context.Context) (context.Context, context.CancelFunc) {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return context.WithTimeout(ctx, openWait/2)
+	}
+	return context.WithTimeout(ctx, time.Until(end)/2)
 }
 
 // withoutFastLink says that a fast link failed because the guest has none.

@@ -108,7 +108,11 @@ func runAgent() error {
 			return warnings, errors.Join(err, s.Renew(key, keys, env))
 		})
 	}
-	l, err := net.Listen("tcp", ":22")
+	card, err := boot.Card(ctx)
+	if err != nil {
+		s.Log.Warn("containers may take the places of the host's connections", "error", err)
+	}
+	l, err := agent.Listen(ctx, card, 22)
 	if err != nil {
 		return fmt.Errorf("listen for the host: %w", err)
 	}
@@ -116,7 +120,7 @@ func runAgent() error {
 	if l, err := vsock.Listen(22, nil); err == nil { // most machines have no such device
 		listeners = append(listeners, l)
 	}
-	fast, err := net.Listen("tcp", fmt.Sprintf(":%d", proto.FastPort))
+	fast, err := agent.Listen(ctx, card, proto.FastPort)
 	if err != nil {
 		return fmt.Errorf("listen for the host: %w", err)
 	}

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,7 +12,10 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/seed71221737/dev/vmimage/guest/proto"
 )
@@ -26,14 +30,66 @@ type Fast struct {
 	Log      *slog.Logger
 }
 
-// fastHandshake bounds a handshake, under emulation and while the machine boots.
-const fastHandshake = 30 * time.Second
+const (
+	// fastHandshake bounds a handshake, under emulation and while the machine boots; a host says its first word at once, within fastHello.
+	fastHandshake = 30 * time.Second
+	fastHello     = 10 * time.Second
+	// maxFastPending bounds handshakes under way, and maxFastSource those of one address.
+	maxFastPending = 128
+	maxFastSource  = 64
+)
+
+// Listen listens at a TCP port for connections that come in by a network card: what containers send does not, whatever address they send it to, and finds
+// nobody there. Without a card all are let in.
+func Listen(ctx context.Context, card string, port int) (net.Listener, error) {
+	var c net.ListenConfig
+	if card != "" {
+		c.Control = func(_, _ string, conn syscall.RawConn) (err error) {
+			return errors.Join(conn.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), card) }), err)
+		}
+	}
+	l, err := c.Listen(ctx, "tcp", fmt.Sprintf(":%d", port))
+	if err != nil {
+		return nil, fmt.Errorf("listen at network card %q: %w", card, err)
+	}
+	return l, nil
+}
+
+// places bound connections that have not proved who they are.
+type places struct {
+	mu   sync.Mutex
+	all  int
+	from map[string]int
+}
+
+// take takes a place for a connection, unless there are too many, or too many from where it comes. The function it returns gives it back.
+func (p *places) take(conn net.Conn) (give func(), ok bool) {
+	source := conn.RemoteAddr().String()
+	if host, _, err := net.SplitHostPort(source); err == nil {
+		source = host
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.all >= maxFastPending || p.from[source] >= maxFastSource {
+		return nil, false
+	}
+	p.all++
+	p.from[source]++
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.all--
+		if p.from[source]--; p.from[source] == 0 {
+			delete(p.from, source)
+		}
+	}, true
+}
 
 // Serve accepts connections until ctx ends or the listener fails, and waits for what runs on them.
 func (f *Fast) Serve(ctx context.Context, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
-	pending := make(chan struct{}, maxPending)
+	pending := &places{from: map[string]int{}}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
@@ -44,13 +100,12 @@ func (f *Fast) Serve(ctx context.Context, l net.Listener) error {
 			}
 			return fmt.Errorf("accept links: %w", err)
 		}
-		select {
-		case pending <- struct{}{}:
-		default:
+		give, ok := pending.take(conn)
+		if !ok {
 			conn.Close() // somebody knocks too often
 			continue
 		}
-		wg.Go(func() { f.serve(ctx, conn, func() { <-pending }) })
+		wg.Go(func() { f.serve(ctx, conn, give) })
 	}
 }
 
@@ -64,12 +119,7 @@ func (f *Fast) serve(ctx context.Context, conn net.Conn, authenticated func()) {
 	}()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	_ = conn.SetDeadline(time.Now().Add(fastHandshake)) // a connection without deadlines is a test's
-	secret, err := os.ReadFile(f.SecretFile)
-	var service string
-	if err == nil {
-		service, err = proto.FastAccept(conn, secret)
-	}
+	service, err := f.accept(conn)
 	authenticated()
 	if err != nil {
 		f.Log.Debug("a link was refused", "from", conn.RemoteAddr().String(), "error", err)
@@ -85,6 +135,31 @@ func (f *Fast) serve(ctx context.Context, conn net.Conn, authenticated func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	serve(ctx, conn, argument)
+}
+
+// accept lets the host prove who it is, and returns the service that it asks for.
+func (f *Fast) accept(conn net.Conn) (string, error) {
+	_ = conn.SetDeadline(time.Now().Add(fastHello)) // a connection without deadlines is a test's
+	secret, err := os.ReadFile(f.SecretFile)
+	if err != nil {
+		return "", err
+	}
+	return proto.FastAccept(&greeted{Conn: conn}, secret)
+}
+
+// greeted is a connection that gets more time once the other side has said something.
+type greeted struct {
+	net.Conn
+	spoken bool
+}
+
+func (g *greeted) Read(b []byte) (int, error) {
+	n, err := g.Conn.Read(b)
+	if n > 0 && !g.spoken {
+		g.spoken = true
+		_ = g.SetDeadline(time.Now().Add(fastHandshake))
+	}
+	return n, err
 }
 
 // FastSocket is a service that is a unix socket in the machine.

@@ -50,6 +50,15 @@ func network(ctx context.Context, seed *proto.Seed) (renew func(context.Context)
 	return func(ctx context.Context) { keepLease(ctx, link, lease) }, nil
 }
 
+// Card waits for the machine's network card and returns its name.
+func Card(ctx context.Context) (string, error) {
+	link, err := firstLink(ctx)
+	if err != nil {
+		return "", err
+	}
+	return link.Attrs().Name, nil
+}
+
 // firstLink waits for the first network card.
 func firstLink(ctx context.Context) (netlink.Link, error) {
 	updates := make(chan netlink.LinkUpdate, 16)
