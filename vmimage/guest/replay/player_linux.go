@@ -17,7 +17,7 @@ import (
 	"github.com/seed71221737/dev/vmimage/guest/share/wire"
 )
 
-// Player repeats a host's file events on one mount. Run is for one goroutine; Mine and Answer are safe for concurrent use.
+// Player repeats a host's file events on one mount. Run is for one goroutine; Mine, Answer and Watches are safe for concurrent use.
 type Player struct {
 	root    int // the mount's root folder
 	device  uint32
@@ -60,6 +60,12 @@ func New(root int, p Picture, log *slog.Logger) (*Player, error) {
 
 // Mine reports whether the player makes a request, by the thread that the FUSE header names.
 func (p *Player) Mine(thread uint32) bool { return thread != 0 && p.thread.Load() == thread }
+
+// Watches are the files of the mount that programs watch now, by FUSE's numbers; all: they may be any.
+func (p *Player) Watches() (nodes map[uint64]bool, all bool) {
+	w := scan(p.proc, p.device)
+	return w.nodes, w.all
+}
 
 // Answer says what to answer to a request of the player's about a name in a folder; the zero Answer: what the guest knows.
 func (p *Player) Answer(folder uint64, name string) Answer {

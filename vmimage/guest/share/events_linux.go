@@ -19,7 +19,13 @@ import (
 type follower struct {
 	m    *mount
 	last uint64 // number of the last batch
+	// asked is the request for the next one, and rest what is yet to be told of what was missed.
+	asked *call
+	rest  []wire.Event
 }
+
+// missedBatch bounds what is replayed at once of what was missed.
+const missedBatch = 1024
 
 // askAgain is the pause after an answer that was none.
 const askAgain = time.Second
@@ -29,23 +35,41 @@ var errNoEvents = errors.New("the host tells no file events")
 
 func (f *follower) next(ctx context.Context) ([]wire.Event, error) {
 	for {
-		k, errno := f.m.client.do(ctx.Done(), &wire.Request{Op: wire.OpEvents, Offset: f.last})
-		if err := ctx.Err(); err != nil {
-			return nil, err
+		if len(f.rest) > 0 {
+			n := min(len(f.rest), missedBatch)
+			events := f.rest[:n:n]
+			f.rest = f.rest[n:]
+			return events, nil
 		}
-		if errno == wire.ENOSYS {
-			return nil, errNoEvents
+		if f.asked == nil {
+			f.asked = &call{done: make(chan struct{})}
+			f.m.client.start([]*call{f.asked}, []wire.Request{{Op: wire.OpEvents, Offset: f.last}})
 		}
-		if errno == 0 {
+		select {
+		case <-ctx.Done(): // the client ends what is under way
+			return nil, ctx.Err()
+		case <-f.m.missed.wake:
+			folders, since := f.m.missed.take()
+			f.rest = f.m.compare(ctx.Done(), folders, since)
+			continue
+		case <-f.asked.done:
+		}
+		k := f.asked
+		f.asked = nil
+		switch k.res.Errno {
+		case 0:
 			events, err := wire.ParseEvents(k.res.Data)
 			if err != nil {
 				return nil, err
 			}
 			f.last = k.res.Value
+			f.m.missed.hear()
 			if len(events) > 0 {
 				return events, nil
 			}
 			continue
+		case wire.ENOSYS:
+			return nil, errNoEvents
 		}
 		timer := time.NewTimer(askAgain) // a connection ended, or the host cannot watch now
 		select {
@@ -75,6 +99,7 @@ func (m *mount) replayEvents(ctx context.Context, work *sync.WaitGroup) {
 	}
 	m.player.Store(player)
 	work.Go(func() {
+		m.missed.hear()
 		f := &follower{m: m}
 		if err := player.Run(ctx, f.next); ctx.Err() == nil && !errors.Is(err, errNoEvents) {
 			m.log.Warn("replay the host's file events", "share", m.o.Name, "error", err)

@@ -55,6 +55,7 @@ type mount struct {
 	dirtyMu sync.Mutex
 	dirty   []*node
 	notes   notes
+	missed  missed
 	// starting: there is no host yet to ask, and no program that does.
 	starting atomic.Bool
 	// player replays the host's file events; nil before the mount is complete.
@@ -73,7 +74,7 @@ type Mount struct {
 func New(o Options) (*Mount, error) {
 	m := &mount{RawFileSystem: fuse.NewDefaultRawFileSystem(), o: o, client: newClient(), log: o.Log}
 	m.table = newTable(wire.Attr{Ident: 1, Mode: wire.TypeFolder | 0o755, Nlink: 2})
-	m.notes.wake = make(chan struct{}, 1)
+	m.notes.wake, m.missed.wake = make(chan struct{}, 1), make(chan struct{}, 1)
 	m.client.pushed, m.client.resumed = m.pushed, m.resumed
 	options := &fuse.MountOptions{
 		AllowOther: true, Name: "dev", FsName: o.Name, MaxWrite: maxWrite, MaxReadAhead: readAhead, MaxBackground: background, DirectMountStrict: true,

@@ -165,9 +165,15 @@ func (m *mount) forgetAll() {
 
 // resumed is called when there is a connection again.
 func (m *mount) resumed(known bool) {
-	if !known {
-		go m.forgetAll()
+	if known {
+		return
 	}
+	since := m.missed.lastHeard()
+	go func() {
+		folders := m.remember()
+		m.forgetAll()
+		m.missed.put(folders, since)
+	}()
 }
 
 // validFor is how long the kernel may believe what is believed here until a time.
