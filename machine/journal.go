@@ -14,8 +14,9 @@ import (
 	"github.com/seed71221737/dev/engine/native/atomicfile"
 )
 
-// journalVersion is the version of a machine's journal that this program writes; it reads older ones and refuses newer ones.
-const journalVersion = 1
+// journalVersion is the newest version of a machine's journal that this program writes, and reads; it refuses newer ones. Since version 2 the disk that is
+// replaced may have to be moved into its snapshot yet.
+const journalVersion = 2
 
 // journal is what a command that changes a machine in several steps has done so far: journal.json in the machine's folder. It is written before each step,
 // and gone when all is done, so that after a crash the next command knows how to go on.
@@ -136,7 +137,10 @@ func (j *journal) check() error {
 
 // write notes how far the change has come, durably.
 func (j *journal) write(d Dir) error {
-	j.Version = journalVersion
+	j.Version = 1 // the oldest that says all that there is to say
+	if j.Switch != nil && j.Switch.Draft != "" {
+		j.Version = 2
+	}
 	data, err := json.MarshalIndent(j, "", "  ")
 	if err == nil {
 		err = atomicfile.Write(d.Journal(), append(data, '\n'), 0o600)

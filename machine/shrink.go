@@ -52,6 +52,9 @@ func (m *Machine) Shrink(ctx context.Context, mebibytes int, sink Sink) (old str
 		if err := errors.Join(next.Validate(m.Name), m.mayShrink(mebibytes)); err != nil {
 			return err
 		}
+		if err := m.settleUpgrade(ctx, sink); err != nil {
+			return err
+		}
 		if err := m.idleDisk(ctx, "make the disk smaller", sink); err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/docker/go-units"
 
+	"github.com/seed71221737/dev/machine/saved"
 	"github.com/seed71221737/dev/machine/snapshots"
 	"github.com/seed71221737/dev/machine/sparse"
 )
@@ -138,9 +139,13 @@ func (m *Machine) fill(ctx context.Context, draft *snapshots.Draft, note, reason
 	}
 	sink.say(m.Name, "saving the machine's disk")
 	state := snapshots.Stopped
-	if m.isSuspended(ctx) { // nobody wakes it while this command holds the lock
+	copied := false
+	if m.isSuspended(ctx) { // its memory stays as good as it is
 		state = snapshots.Live
-		err = sparse.Copy(ctx, draft.Disk(), m.Dir.DataDisk())
+		copied, err = copyStill(ctx, draft.Disk(), m.Dir.DataDisk())
+	}
+	if err != nil || copied {
+		// Somebody who asked for it before this command did may have let it go on meanwhile.
 	} else if live {
 		state = snapshots.Live
 		err = m.copyLive(ctx, draft.Disk())
@@ -157,6 +162,22 @@ func (m *Machine) fill(ctx context.Context, draft *snapshots.Draft, note, reason
 	snap.Note, snap.Reason = note, reason
 	sink.say(m.Name, "reading the copy, so that damage to it will show")
 	return draft.Seal(ctx, snap, draft.Disk())
+}
+
+// copyStill copies a disk that nobody writes to; where somebody does, it says so and leaves nothing.
+func copyStill(ctx context.Context, to, disk string) (ok bool, err error) {
+	before, err := saved.IdentifyDisk(disk)
+	if err == nil {
+		err = sparse.Copy(ctx, to, disk)
+	}
+	if err != nil {
+		return false, err
+	}
+	after, err := saved.IdentifyDisk(disk)
+	if err == nil && after == before {
+		return true, nil
+	}
+	return false, errors.Join(err, os.Remove(to))
 }
 
 // copyLive has the agent copy the disk.
@@ -225,6 +246,12 @@ func (e *RunningError) Hint() string {
 func (m *Machine) RestoreSnapshot(ctx context.Context, name string, o RestoreOptions, sink Sink) (safety string, err error) {
 	ran := false
 	err = m.underLock(ctx, sink, func() error {
+		if _, err := m.Snapshot(name); err != nil {
+			return err
+		}
+		if err := m.settleUpgrade(ctx, sink); err != nil {
+			return err
+		}
 		snap, spec, err := m.restorable(ctx, name)
 		if err != nil {
 			return err
@@ -309,9 +336,16 @@ func (m *Machine) restore(ctx context.Context, snap snapshots.Snapshot, spec Spe
 // RemoveSnapshots removes snapshots and says how many bytes they took up.
 func (m *Machine) RemoveSnapshots(ctx context.Context, names []string) (freed int64, err error) {
 	err = m.underLock(ctx, nil, func() error {
+		j, err := readJournal(m.Dir)
+		if err != nil {
+			return err
+		}
 		for _, name := range names {
 			if _, err := m.Snapshot(name); err != nil {
 				return err
+			}
+			if j != nil && j.Snapshot == name { // its way back
+				return fmt.Errorf("remove snapshot %q of machine %q: %w", name, m.Name, m.upgradeUnfinished())
 			}
 		}
 		for _, name := range names {

@@ -286,3 +286,36 @@ func (h *home) killBeside(after time.Duration, victim, command string) {
 	}
 	_ = c.Wait() // it may fail
 }
+
+// killAgents ends the machine's agents, as this computer's end does.
+func (h *home) killAgents() {
+	h.t.Helper()
+	h.killAll(h.agents())
+	h.await("the agent's end", func() bool { return len(h.agents()) == 0 })
+}
+
+// TestSuspendedIsSnapshotted: whoever saves a snapshot of a suspended machine, or begins to restore one and does not get far, leaves its memory as good as it is.
+func TestSuspendedIsSnapshotted(t *testing.T) {
+	for name, agent := range map[string]bool{"with its agent": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			h, m := sleepingHome(t)
+			h.must(m.Suspend(h.ctx(), nil))
+			if !agent {
+				h.killAgents()
+			}
+			snap, err := m.SaveSnapshot(h.ctx(), machine.SnapshotOptions{Name: "snap"}, nil)
+			h.must(err)
+			h.phase(m, machine.PhaseSuspended)
+			if _, err := m.VerifySnapshot(h.ctx(), snap.Name); err != nil {
+				t.Error(err)
+			}
+			if !agent {
+				h.must(machine.PrepareRestore(h.ctx(), m, snap.Name, "safety"))
+				h.phase(m, machine.PhaseSuspended)
+			}
+			h.must(m.Resume(h.ctx(), nil))
+			h.cameUp(m, "restored")
+			h.marked(m)
+		})
+	}
+}

@@ -14,7 +14,6 @@ import (
 	"github.com/seed71221737/dev/engine/native/atomicfile"
 	"github.com/seed71221737/dev/hostagent"
 	"github.com/seed71221737/dev/machine/snapshots"
-	"github.com/seed71221737/dev/machine/sparse"
 )
 
 // diskSwitch is the replacement of a machine's data disk and spec by a snapshot's. All that takes long is done before it is written to the journal; what is
@@ -22,8 +21,8 @@ import (
 type diskSwitch struct {
 	// Disk is the new disk's name in the machine's folder.
 	Disk string `json:"disk"`
-	// Draft is the folder of the snapshot of what is there now, whose disk is the present one under a second name; Safety is that snapshot's name. Both are
-	// empty where none is kept.
+	// Draft is the folder of the snapshot of what is there now, to which the present disk moves; Safety is that snapshot's name. Both are empty where none is
+	// kept.
 	Draft  string `json:"draft,omitempty"`
 	Safety string `json:"safety,omitempty"`
 	// Spec is the new machine.yaml.
@@ -64,8 +63,8 @@ func (m *Machine) prepareSwitch(ctx context.Context, snap snapshots.Snapshot, sp
 	return s, atomicfile.SyncDir(string(m.Dir))
 }
 
-// draftOfPresent makes a snapshot of a stopped machine, up to its last step, without copying its disk: once the disk has been replaced, the draft's is the
-// only name that it has.
+// draftOfPresent makes a snapshot of a stopped machine, without its disk, which is not touched before it is replaced: until then nothing is decided, and
+// saved memory that fits it is as good as ever.
 func (m *Machine) draftOfPresent(ctx context.Context, name, reason string) (*snapshots.Draft, error) {
 	draft, err := m.snapshotStore().Begin(name)
 	if err != nil {
@@ -75,12 +74,6 @@ func (m *Machine) draftOfPresent(ctx context.Context, name, reason string) (*sna
 	described.Reason = reason
 	if err == nil {
 		err = draft.Seal(ctx, described, m.Dir.DataDisk())
-	}
-	if err == nil && os.Link(m.Dir.DataDisk(), draft.Disk()) != nil { // a file system without second names
-		err = sparse.Copy(ctx, draft.Disk(), m.Dir.DataDisk())
-	}
-	if err == nil {
-		err = atomicfile.SyncDir(filepath.Dir(draft.Disk()))
 	}
 	if err != nil {
 		return nil, errors.Join(err, draft.Discard())
@@ -93,11 +86,7 @@ func (m *Machine) finishSwitch(ctx context.Context, s *diskSwitch) error {
 	if err := m.forgetMemory(ctx, "the machine's disk was replaced"); err != nil {
 		return err
 	}
-	err := os.Rename(m.Dir.file(filepath.Base(s.Disk)), m.Dir.DataDisk())
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil // it was done before the crash
-	}
-	if err := errors.Join(err, atomicfile.SyncDir(string(m.Dir))); err != nil {
+	if err := m.exchangeDisks(s); err != nil {
 		return fmt.Errorf("put the disk of machine %q in place: %w", m.Name, err)
 	}
 	spec, err := ParseSpec(m.Dir.Spec(), []byte(s.Spec))
@@ -114,6 +103,35 @@ func (m *Machine) finishSwitch(ctx context.Context, s *diskSwitch) error {
 		return err
 	}
 	return m.releaseOthers(context.WithoutCancel(ctx))
+}
+
+// exchangeDisks moves the disk that is there into the draft, if there is one, and the new one into its place.
+func (m *Machine) exchangeDisks(s *diskSwitch) error {
+	next := m.Dir.file(filepath.Base(s.Disk))
+	if _, err := os.Stat(next); errors.Is(err, fs.ErrNotExist) {
+		return nil // it was done before the crash
+	}
+	if s.Draft != "" {
+		draft, err := m.snapshotStore().Reopen(s.Draft, s.Safety)
+		if err == nil {
+			err = moveOnce(m.Dir.DataDisk(), draft.Disk())
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // where there is nothing to keep any more, the new disk is all there is
+			return err
+		}
+	}
+	return errors.Join(os.Rename(next, m.Dir.DataDisk()), atomicfile.SyncDir(string(m.Dir)))
+}
+
+// moveOnce moves a file to a place in another folder, unless that has been done.
+func moveOnce(from, to string) error {
+	if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return errors.Join(atomicfile.SyncDir(filepath.Dir(to)), atomicfile.SyncDir(filepath.Dir(from)))
 }
 
 // commitDraft makes what was there before a snapshot.

@@ -56,10 +56,17 @@ type UpgradeError struct {
 	Kept string
 	// Back is why going back did not work out to its end.
 	Back error
+	// Stuck is why there is no way back: the machine keeps the new image.
+	Stuck error
+	// Snapshot is one that the old image can use, where there is no other way back; "" if there is none.
+	Snapshot string
 }
 
 func (e *UpgradeError) Error() string {
 	text := fmt.Sprintf("upgrade machine %q to image %s: %v", e.Name, shortDigest(e.New), e.Err)
+	if e.Stuck != nil {
+		return fmt.Sprintf("%s; the machine keeps the new image, as there is no way back to image %s: %v", text, shortDigest(e.Old), e.Stuck)
+	}
 	if e.Back != nil {
 		return fmt.Sprintf("%s; going back to image %s failed, too: %v", text, shortDigest(e.Old), e.Back)
 	}
@@ -71,14 +78,24 @@ func (e *UpgradeError) Error() string {
 }
 
 func (e *UpgradeError) Unwrap() []error {
-	if e.Back != nil {
-		return []error{e.Err, e.Back}
+	list := []error{e.Err}
+	for _, err := range []error{e.Back, e.Stuck} {
+		if err != nil {
+			list = append(list, err)
+		}
 	}
-	return []error{e.Err}
+	return list
 }
 
 // Hint names the next step.
 func (e *UpgradeError) Hint() string {
+	if e.Stuck != nil {
+		text := fmt.Sprintf("`dev machine start %s` tries the new image again, `dev machine logs --console %s` has what it said, `dev machine doctor %s` looks for what is wrong", e.Name, e.Name, e.Name)
+		if e.Snapshot != "" {
+			text += fmt.Sprintf("; `dev machine snapshot restore %s %s` brings back disk and image of that moment", e.Name, e.Snapshot)
+		}
+		return text
+	}
 	if e.Back != nil {
 		return fmt.Sprintf("`dev machine start %s` tries again; `dev machine snapshot ls %s` lists what can be brought back", e.Name, e.Name)
 	}
@@ -193,7 +210,7 @@ func (m *Machine) Upgrade(ctx context.Context, o UpgradeOptions, sink Sink) (r U
 		if err == nil {
 			err = m.carryOn(ctx, j, sink)
 		}
-		r.Changed = err == nil
+		r.Changed = m.Spec.Image == j.New
 		return err
 	})
 	return r, err
@@ -334,16 +351,68 @@ func (m *Machine) goBack(ctx context.Context, j *journal, why error, sink Sink) 
 	if m.Spec.Image == j.New { // what the console says is overwritten by the next start
 		failed.Err = m.withLines(why)
 	}
+	if stuck := m.noWayBack(j); stuck != nil {
+		return m.stay(ctx, j, failed, stuck, sink)
+	}
 	j.Step, j.Why = stepBack, why.Error()
 	if err := j.write(m.Dir); err != nil {
 		return errors.Join(failed, err)
 	}
 	sink.send(Event{Machine: m.Name, Warning: true, Text: "the new image does not work: going back to image " + shortDigest(j.Old), Hint: why.Error()})
 	failed.Kept, failed.Back = m.bringBack(ctx, j, sink)
+	var damaged *snapshots.DamagedError
+	if m.Spec.Image == j.New && j.Switch == nil && errors.As(failed.Back, &damaged) { // which only its reading showed
+		failed.Back = nil
+		return m.stay(ctx, j, failed, damaged, sink)
+	}
 	if failed.Back == nil || m.Spec.Image == j.Old && j.Switch == nil { // there is no way further back
 		failed.Back = errors.Join(failed.Back, endJournal(m.Dir), m.releaseOthers(context.WithoutCancel(ctx)))
 	}
 	return failed
+}
+
+// noWayBack says why the old image can never be brought back, nil if it can be tried.
+func (m *Machine) noWayBack(j *journal) error {
+	if m.Spec.Image == j.Old || j.DiskBack {
+		return nil // it is back
+	}
+	i, err := m.imageFor(j.Old)
+	if err != nil {
+		return err
+	}
+	way := chooseWayBack(briefOf(i), max(m.Spec.DataOldest, 1), j.Snapshot)
+	switch {
+	case way.stuck:
+		return &LayoutError{Name: m.Name, Image: j.Old, Has: briefOf(i).schema, Needs: m.Spec.DataOldest}
+	case way.disk:
+		snap, err := m.Snapshot(j.Snapshot)
+		return errors.Join(err, snap.Problem)
+	}
+	return nil
+}
+
+// stay ends an upgrade that came to nothing and cannot be taken back: the machine has the new image, and whoever starts it tries that. A machine that came
+// up is left as it is, unless it did not run before.
+func (m *Machine) stay(ctx context.Context, j *journal, failed *UpgradeError, stuck error, sink Sink) error {
+	failed.Stuck, failed.Snapshot = stuck, m.snapshotFor(j)
+	var err error
+	if !j.Ran {
+		err = m.stop(ctx, StopOptions{Cold: true}, sink)
+	}
+	return errors.Join(failed, err, endJournal(m.Dir), m.releaseOthers(context.WithoutCancel(ctx)))
+}
+
+// snapshotFor is the newest snapshot with which the image from before an upgrade works, "" if there is none.
+func (m *Machine) snapshotFor(j *journal) string {
+	i, err := m.imageFor(j.Old)
+	if err != nil {
+		return ""
+	}
+	var layout *LayoutError
+	if err := m.withSnapshot(&LayoutError{Has: briefOf(i).schema}); errors.As(err, &layout) {
+		return layout.Snapshot
+	}
+	return ""
 }
 
 // bringBack is goBack's work. kept is the snapshot with what was on the disk, if that was brought back, too.
@@ -356,9 +425,6 @@ func (m *Machine) bringBack(ctx context.Context, j *journal, sink Sink) (kept st
 		return "", err
 	}
 	way := chooseWayBack(briefOf(i), max(m.Spec.DataOldest, 1), j.Snapshot)
-	if way.stuck {
-		return "", &LayoutError{Name: m.Name, Image: j.Old, Has: briefOf(i).schema, Needs: m.Spec.DataOldest}
-	}
 	if way.disk && !j.DiskBack {
 		if kept, err = m.bringDiskBack(ctx, j, sink); err != nil {
 			return kept, err
@@ -438,6 +504,17 @@ func (m *Machine) putRight(ctx context.Context, sink Sink) error {
 	return errors.Join(endJournal(m.Dir), m.releaseOthers(context.WithoutCancel(ctx)))
 }
 
+// settleUpgrade is finishUpgrade for a command that changes the disk, or all of the machine, whichever image it has by then.
+func (m *Machine) settleUpgrade(ctx context.Context, sink Sink) error {
+	_, err := m.finishUpgrade(ctx, false, false, sink)
+	var failed *UpgradeError
+	if errors.As(err, &failed) && ctx.Err() == nil {
+		sink.send(Event{Machine: m.Name, Warning: true, Text: failed.Error()})
+		return nil
+	}
+	return err
+}
+
 // finishUpgrade goes on with an upgrade that was interrupted, to its end: with the new image if it works, else with the old one. It says whether there was
 // one. back takes it back in any case, up has the machine run afterwards.
 func (m *Machine) finishUpgrade(ctx context.Context, back, up bool, sink Sink) (found bool, err error) {
@@ -456,7 +533,11 @@ func (m *Machine) finishUpgrade(ctx context.Context, back, up bool, sink Sink) (
 	j.Step, j.Ran = next, j.Ran || up
 	err = m.carryOn(ctx, j, sink)
 	var failed *UpgradeError
-	if errors.As(err, &failed) && failed.Back == nil && (back || up) {
+	if errors.As(err, &failed) && failed.Stuck != nil && up {
+		sink.send(Event{Machine: m.Name, Warning: true, Text: failed.Error(), Hint: failed.Hint()})
+		return true, nil // there is one image that can be started
+	}
+	if errors.As(err, &failed) && failed.Back == nil && failed.Stuck == nil && (back || up) {
 		return true, nil // the machine is as it was before the upgrade, which has been told
 	}
 	if err == nil {

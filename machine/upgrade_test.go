@@ -109,6 +109,16 @@ func (h *home) imageWith(tag string, change func(*vmimage.Manifest)) string {
 	return drivertest.ImageWith(h.t, h.store.Images, "amd64", tag, change)
 }
 
+// image is the digest of a tag.
+func (h *home) image(tag string) string {
+	h.t.Helper()
+	i, err := h.store.Images.Find(tag, "amd64")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return i.Digest
+}
+
 // containers plays the containers of an engine.
 type containers struct {
 	running []machine.Container
@@ -272,6 +282,122 @@ func TestUpgradeLayouts(t *testing.T) {
 		t.Errorf("after the restore: image %s, layout %d, disk %q", m.Spec.Image, m.Spec.DataOldest, h.reads(m, 3))
 	}
 	h.settled(m)
+}
+
+// newerLayout is an image that writes a layout of the data that the machine's own does not know, and is not well.
+func (h *home) newerLayout() string {
+	h.t.Helper()
+	newer := h.imageWith("newer", func(i *vmimage.Manifest) { i.DataSchema, i.DataOldest = 2, 2 })
+	h.t.Setenv(agentVariable, agentWith(agentUnwell, newer))
+	return newer
+}
+
+// TestUpgradeWithoutWayBack: where the old image cannot be brought back the machine keeps the new one, and can be started with it: nothing stays locked.
+func TestUpgradeWithoutWayBack(t *testing.T) {
+	for name, runs := range map[string]bool{"that ran": true, "that was stopped": false} {
+		t.Run(name, func(t *testing.T) {
+			h := newHome(t)
+			m := h.create("m")
+			earlier, err := m.SaveSnapshot(h.ctx(), machine.SnapshotOptions{Name: "earlier"}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.mark(m)
+			want := machine.PhaseStopped
+			if runs {
+				h.start(m)
+				want = machine.PhaseRunning
+			}
+			newer := h.newerLayout()
+			r, err := m.Upgrade(h.ctx(), machine.UpgradeOptions{Image: newer, NoSnapshot: true, Patience: time.Second}, nil)
+			var failed *machine.UpgradeError
+			if !errors.As(err, &failed) || failed.Stuck == nil || failed.Back != nil || !r.Changed || failed.Snapshot != earlier.Name {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			if text := err.Error(); !strings.Contains(text, "the guest feels ill") || !strings.Contains(text, "keeps the new image") || !strings.Contains(text, "has layout 2") {
+				t.Errorf("said: %s", text)
+			}
+			if hint := failed.Hint(); !strings.Contains(hint, "dev machine start m") || !strings.Contains(hint, "dev machine snapshot restore m earlier") {
+				t.Errorf("hint: %s", hint)
+			}
+			h.phase(m, want)
+			if m = h.reread(m); m.Spec.Image != newer {
+				t.Errorf("image %s", m.Spec.Image)
+			}
+			h.marked(m)
+			h.settled(m)
+			if problems := m.Status(h.ctx()).Problems; len(problems) > 0 {
+				t.Errorf("problems: %v", problems)
+			}
+			h.start(m)
+			h.must(m.Stop(h.ctx(), machine.StopOptions{}, nil))
+			t.Setenv(agentVariable, agentGood)
+			h.start(m)
+			if _, err := m.RestoreSnapshot(h.ctx(), earlier.Name, machine.RestoreOptions{Stop: true}, nil); err != nil {
+				t.Errorf("restore: %v", err)
+			}
+			h.settled(m)
+		})
+	}
+}
+
+// TestUpgradeLosesItsWayBack: the snapshot that an interrupted upgrade would bring back is of no use any more, which shows at a glance or when it is read. The
+// next start keeps the new image and starts it.
+func TestUpgradeLosesItsWayBack(t *testing.T) {
+	for name, spoil := range map[string]func(dir string) error{
+		"gone":        os.RemoveAll,
+		"no manifest": func(dir string) error { return os.Remove(filepath.Join(dir, "snapshot.json")) },
+		"damaged": func(dir string) error {
+			f, err := os.OpenFile(filepath.Join(dir, "data.img"), os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteAt([]byte("damage"), 8192)
+			return errors.Join(err, f.Close())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHome(t)
+			m := h.create("m")
+			h.mark(m)
+			newer := h.newerLayout()
+			t.Setenv(agentVariable, agentWith(agentStays, newer))
+			c := h.cli("upgrade", "m", newer)
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan struct{})
+			go func() { defer close(ended); _ = c.Wait() }()
+			h.step(m, "try", ended)
+			h.await("a VM", func() bool { return len(h.vms()) > 0 })
+			_ = c.Process.Kill()
+			<-ended
+			list, err := m.Snapshots()
+			if err != nil || len(list) != 1 {
+				t.Fatalf("snapshots %v, %v", list, err)
+			}
+			if _, err := m.RemoveSnapshots(h.ctx(), []string{list[0].Name}); err == nil || !strings.Contains(err.Error(), "was interrupted") {
+				t.Errorf("the way back of an upgrade was removed: %v", err)
+			}
+			h.must(m.Kill(h.ctx(), nil))
+			h.must(spoil(filepath.Join(m.Dir.Snapshots(), list[0].Name)))
+			t.Setenv(agentVariable, agentWith(agentFails, newer))
+			var all said
+			if err := m.Start(h.ctx(), all.sink); err == nil || !strings.Contains(all.String(), "keeps the new image") {
+				t.Errorf("start: %v; said: %s", err, all)
+			}
+			if _, err := os.Stat(m.Dir.Journal()); err == nil {
+				t.Error("the upgrade is still unfinished")
+			}
+			t.Setenv(agentVariable, agentGood)
+			h.start(m)
+			h.phase(m, machine.PhaseRunning)
+			if m = h.reread(m); m.Spec.Image != newer {
+				t.Errorf("image %s", m.Spec.Image)
+			}
+			h.marked(m)
+		})
+	}
 }
 
 func TestUpgradeRefuses(t *testing.T) {
@@ -479,6 +605,24 @@ func TestUnfinishedUpgrade(t *testing.T) {
 		h.noProcess()
 		h.clean()
 	})
+	t.Run("then restored", func(t *testing.T) {
+		h, m, _ := interrupted(t)
+		h.must(m.Stop(h.ctx(), machine.StopOptions{}, nil))
+		list, err := m.Snapshots()
+		if err != nil || len(list) != 1 {
+			t.Fatalf("snapshots %v, %v", list, err)
+		}
+		var all said
+		safety, err := m.RestoreSnapshot(h.ctx(), list[0].Name, machine.RestoreOptions{}, all.sink)
+		if err != nil || !strings.Contains(all.String(), "the upgrade to image "+h.image("next")[:12]+" is finished") {
+			t.Fatalf("%v; said: %s", err, all)
+		}
+		if snap, err := m.Snapshot(safety); err != nil || snap.Image != h.image("next") {
+			t.Errorf("what was there: %+v, %v", snap, err)
+		}
+		h.phase(m, machine.PhaseStopped)
+		h.settled(m)
+	})
 	t.Run("a newer dev's", func(t *testing.T) {
 		h, m, _ := interrupted(t)
 		if err := m.Stop(h.ctx(), machine.StopOptions{}, nil); err != nil {
@@ -488,7 +632,7 @@ func TestUnfinishedUpgrade(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		newer := strings.Replace(string(data), `"version": 1`, `"version": 2`, 1)
+		newer := strings.Replace(string(data), `"version": 1`, `"version": 3`, 1)
 		if err := os.WriteFile(m.Dir.Journal(), []byte(newer), 0o600); err != nil {
 			t.Fatal(err)
 		}
