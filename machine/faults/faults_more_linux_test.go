@@ -204,16 +204,22 @@ func guestAgentDies(t *testing.T, l *lab) {
 	if err := os.WriteFile(filepath.Join(l.shared, "file"), []byte("of the host"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	if out, err := l.docker(t, "run", "-d", "--name", "sharer", "-v", l.shared+":/s", busybox, "sleep", "100000"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Cleanup(func() { _, _ = l.docker(t, "rm", "-f", "sharer") }) // it goes with the machine, too
 	old := l.guest(t, guestAgent)
 	_, _ = l.try(t, "machine", "ssh", "box", "kill -9 "+old) // the connection ends with it
 	await(t, "another agent", func() bool {
 		out, err := l.try(t, "machine", "ssh", "box", guestAgent)
 		return err == nil && strings.TrimSpace(out) != old
 	})
-	await(t, "the shared folder is there", func() bool {
-		out, err := l.docker(t, "run", "--rm", "-v", l.shared+":/s", busybox, "cat", "/s/file")
-		return err == nil && strings.Contains(out, "of the host")
-	})
+	for _, args := range [][]string{{"run", "--rm", "-v", l.shared + ":/s", busybox}, {"exec", "sharer"}} {
+		await(t, "the shared folder is there: docker "+strings.Join(args, " "), func() bool {
+			out, err := l.docker(t, append(args, "cat", "/s/file")...)
+			return err == nil && strings.Contains(out, "of the host")
+		})
+	}
 	if proof() != before {
 		t.Error("the container was started anew")
 	}

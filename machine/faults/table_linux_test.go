@@ -63,12 +63,17 @@ func table() []fault {
 			Promise: "the stop ends; nothing that was synced is lost",
 		},
 		{
+			Name: "kill-virtiofsd", Group: "Something dies", What: "the server of a virtiofs share is killed", How: "`kill -9` of virtiofsd while containers use the folder", produce: virtiofsdDies, Slow: true,
+			Promise: "what waits for it fails, nothing hangs; the folder comes back by itself, also in containers that run; those whose programs stand in it are named with the command that helps",
+			Tests:   []string{"hostagent/vhostuser.TestTakesTheServersPlace"},
+		},
+		{
 			Group: "Something dies", What: "the server of a virtiofs share is left over, or dies with its agent", How: "`kill -9` of agent and VM while a stand-in of virtiofsd runs", Promise: "the next command ends it; nobody else's is touched",
 			Tests: []string{"machine.TestHelpersEnd", "machine.TestOtherProcessesLive"},
 		},
 		{
 			Name: "kill-guest-agent", Group: "Something dies", What: "the machine's own agent is killed", How: "`kill -9` inside the machine while a container runs", produce: guestAgentDies,
-			Promise: "it is started again; `ssh`, ports and shared folders work again by themselves; containers run on", Slow: true,
+			Promise: "it is started again; `ssh`, ports and shared folders work again by themselves, the folders also within containers that have them; containers run on", Slow: true,
 		},
 		{
 			Name: "engine-crash-loop", Group: "Something dies", What: "the engine crashes again and again", How: "`kill -9` of dockerd in the machine, three times, while a container runs", produce: engineCrashes,
