@@ -130,7 +130,7 @@ const carryPause = time.Second
 
 // carryShare serves a share to the guest of a life, over one connection after another.
 func (a *agent) carryShare(l *life, c *carrying) {
-	service, was := c.share.service(), false
+	service, was, lost := c.share.service(), false, false
 	for {
 		err := a.carryOnce(l, c, service, &was)
 		if l.ctx.Err() != nil {
@@ -143,6 +143,10 @@ func (a *agent) carryShare(l *life, c *carrying) {
 		if was {
 			a.log.Warn("a share lost its connection", "share", c.share.share.Tag, "error", err)
 			wait = carryPause
+			if lost { // also on another attempt; the next connection takes that back
+				a.carryProblem(c)
+			}
+			lost = true
 		}
 		if pause(l.ctx, wait) != nil {
 			return
