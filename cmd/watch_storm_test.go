@@ -91,7 +91,9 @@ services:
 	}
 	inside := func(script string) string { return p.dev(t, "exec", "-T", "web", "sh", "-c", script) }
 	until(t, "all files arrive", func() bool { return inside("find /app -type f | wc -l") == fmt.Sprint(files) })
-	until(t, "with their content", func() bool { return inside("find /app -type f -exec cat {} + | sort | uniq | wc -l") == fmt.Sprint(files) })
+	until(t, "with their content", func() bool {
+		return inside("find /app -type f -exec cat {} + | sort | uniq | wc -l") == fmt.Sprint(files)
+	})
 	if err := os.RemoveAll(src); err != nil {
 		t.Fatal(err)
 	}
