@@ -26,7 +26,7 @@ var atRest = regexp.MustCompile(`^(` + strings.Join([]string{
 	`machines/box/tls/[a-z-]+\.pem`,
 	`machines/box/memory/(lock|state\.json|[a-z0-9]+\.mem)`,
 	`machines/box/snapshots/[a-z0-9][^/]*/(snapshot\.json|data\.img|data\.sums)`,
-	`machine-images/(lock|tags\.json)`,
+	`machine-images/(lock|tags\.json|templates/lock)`,
 	`machine-images/(images|uses)/[0-9a-f]{64}/[^./][^/]*`,
 	`machine-images/templates/[0-9a-f]+/(lock|disk\.img|state\.json|[a-z0-9]+\.mem)`,
 }, "|") + `)$`)
