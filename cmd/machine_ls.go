@@ -88,6 +88,13 @@ func newMachineRow(one *machine.Machine, st machine.Status) machineRow {
 	}
 	r.Error = strings.Join(r.Problems, "; ")
 	r.Error = strings.ReplaceAll(r.Error, "\n", " ")
+	if a := st.Agent; a != nil && a.Engine != "" {
+		r.DockerVersion = versionText(a.Engine)
+	} else if st.Phase == machine.PhaseSuspended {
+		if noted := one.SavedState(); noted != nil && noted.Engine != "" {
+			r.DockerVersion = versionText(noted.Engine)
+		}
+	}
 	if r.State != "Running" {
 		return r
 	}
@@ -97,12 +104,12 @@ func newMachineRow(one *machine.Machine, st machine.Status) machineRow {
 		if a.TCP != "" {
 			r.TCP = "tcp://" + a.TCP
 		}
-		if a.Engine != "" {
-			r.DockerVersion = "v" + strings.TrimPrefix(a.Engine, "v")
-		}
 	}
 	return r
 }
+
+// versionText is an engine's version as docker-machine shows it.
+func versionText(v string) string { return "v" + strings.TrimPrefix(v, "v") }
 
 type machineLs struct {
 	quiet, asJSON bool
@@ -290,7 +297,9 @@ type inspection struct {
 	Name          string
 	Spec          machine.Spec
 	Status        machineRow
-	Agent         *hostagent.Status `json:",omitempty"`
+	// Agent is what the host agent says now, Saved what was noted when the memory was saved of a machine that does not run.
+	Agent *hostagent.Status   `json:",omitempty"`
+	Saved *machine.SavedState `json:",omitempty"`
 }
 
 type inspectedDriver struct {
@@ -392,12 +401,17 @@ func (m *machines) inspect(ctx context.Context, one *machine.Machine, used strin
 	}
 	auth := &x.HostOptions.AuthOptions
 	auth.CaCertPath, auth.ClientCertPath, auth.ClientKeyPath = filepath.Join(dir.TLS(), "ca.pem"), filepath.Join(dir.TLS(), "cert.pem"), filepath.Join(dir.TLS(), "key.pem")
-	if x.Status.State == "Running" {
-		x.Driver.IPAddress = publishedAt
+	if x.Status.State == "Running" || x.Status.Phase == string(machine.PhaseSuspended) {
 		ctx, cancel := context.WithTimeout(ctx, answerWait)
 		defer cancel()
 		x.Agent, _ = one.Agent().Status(ctx) // what it has to say is shown if it answers
+	}
+	if x.Status.State == "Running" {
+		x.Driver.IPAddress = publishedAt
 		x.Driver.SSHPort = portOf(x.Status.SSH)
+	}
+	if x.Agent == nil || x.Agent.VMPID == 0 {
+		x.Saved = one.SavedState()
 	}
 	return x
 }

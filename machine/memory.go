@@ -13,7 +13,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"time"
 
+	"github.com/seed71221737/dev/hostagent"
 	"github.com/seed71221737/dev/machine/saved"
 )
 
@@ -84,6 +86,31 @@ func (m *Machine) Saved() *saved.Info {
 		return nil
 	}
 	return state
+}
+
+// SavedState is what there is to know of a machine while its memory is saved, as it was noted then.
+type SavedState struct {
+	// At is when it was saved.
+	At time.Time
+	// Suspended says that its containers go on with it; otherwise they have been stopped.
+	Suspended bool
+	// Engine is the engine's version, "" where nobody noted it.
+	Engine string
+	// OnHost is how many bytes it takes up.
+	OnHost int64
+}
+
+// SavedState is nil where there is no saved memory that fits.
+func (m *Machine) SavedState() *SavedState {
+	info := m.Saved()
+	if info == nil {
+		return nil
+	}
+	var noted struct {
+		Engine string `json:"engine"`
+	}
+	_ = json.Unmarshal(info.Notes, &noted) // it is the host agent's, which may have noted nothing
+	return &SavedState{At: info.Created, Suspended: info.Suspended, Engine: hostagent.Printable(noted.Engine), OnHost: saved.OnHost(m.Dir.Memory())}
 }
 
 // ShrinkFlag makes a host agent's command line one that compresses the machine's saved memory, and ends.
