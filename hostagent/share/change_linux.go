@@ -57,8 +57,9 @@ func (t *tree) makeIn(dir int, r *wire.Request) (made bool, err error) {
 		return true, t.link(dir, r)
 	}
 	mode := r.Mode
-	if kind := mode & wire.TypeMask; !t.owners && (kind == wire.TypeBlock || kind == wire.TypeChar) {
-		mode = wire.TypeRegular // only root can make it: a file stands for it
+	whiteout := mode&wire.TypeMask == wire.TypeChar && r.Rdev() == 0 // of overlay file systems: no device has that number
+	if isDevice(mode) && (!t.owners || !whiteout) {
+		mode = wire.TypeRegular // only root can make it, and on the host it would be the host's: a file stands for it
 	}
 	if err := unix.Mknodat(dir, r.Name, mode&wire.TypeMask|0o600, int(r.Rdev())); err != nil {
 		return false, err
@@ -119,10 +120,18 @@ func (t *tree) take(dir int, r *wire.Request, flags int) error {
 	if err != nil {
 		return err
 	}
-	if r.Flags&wire.FlagTruncate != 0 {
-		if err := unix.Ftruncate(fd, 0); err != nil {
-			return errors.Join(err, unix.Close(fd))
-		}
+	a, err := t.attrOf(fd, "")
+	if err == nil && a.Mode&wire.TypeMask != wire.TypeRegular { // it stands for a device
+		err = unix.EINVAL
+	}
+	if err == nil {
+		err = t.disarm(fd, &a)
+	}
+	if err == nil && r.Flags&wire.FlagTruncate != 0 {
+		err = unix.Ftruncate(fd, 0)
+	}
+	if err != nil {
+		return errors.Join(err, unix.Close(fd))
 	}
 	return t.begin(fd, r)
 }
@@ -184,10 +193,7 @@ func (t *tree) remove(r *wire.Request, res *wire.Response) error {
 		if r.Op == wire.OpRmdir {
 			flags = unix.AT_REMOVEDIR
 		}
-		release := func(bool) {}
-		if flags == 0 {
-			release = t.pinName(dir, r.Name)
-		}
+		release := t.pinName(dir, r.Name)
 		err = unix.Unlinkat(dir, r.Name, flags)
 		release(err == nil)
 		if err != nil {
@@ -200,17 +206,26 @@ func (t *tree) remove(r *wire.Request, res *wire.Response) error {
 	})
 }
 
-// pinName opens a file that is about to lose its last name. The function it returns keeps it, or lets it go.
+// pinName opens a file that is about to lose its last name. The function it returns keeps it, or lets it go; what is kept of its owner goes with it.
 func (t *tree) pinName(dir int, name string) func(gone bool) {
 	a, err := t.attrOf(dir, name)
-	if err != nil || a.Mode&wire.TypeMask != wire.TypeRegular || a.Nlink != 1 {
+	last := err == nil && (a.Nlink == 1 || a.Mode&wire.TypeMask == wire.TypeFolder)
+	if !last {
 		return func(bool) {}
+	}
+	forget := func(gone bool) {
+		if gone {
+			t.aside.drop(a.Ident)
+		}
+	}
+	if a.Mode&wire.TypeMask != wire.TypeRegular {
+		return forget
 	}
 	f := t.files.cached(a.Ident)
 	if f == nil {
 		fd, err := openRegular(dir, name, unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_RDONLY)
 		if err != nil {
-			return func(bool) {}
+			return forget
 		}
 		if now, err := t.attrOf(fd, ""); err != nil || now.Ident != a.Ident { // another file has the name by now
 			_ = unix.Close(fd) // nothing was written through it
@@ -324,7 +339,7 @@ func (t *tree) setOwner(fd int, r *wire.Request) error {
 	}
 	want := wanted(a, r)
 	if t.owners {
-		return setRealOwner(fd, a, want, r.Valid)
+		return t.setRealOwner(fd, a, want, r.Valid)
 	}
 	if a.Mode&wire.TypeMask != wire.TypeSymlink && want.mode != a.Mode {
 		if err := unix.Chmod(procPath(fd), hostMode(want.mode)); err != nil {
@@ -337,7 +352,7 @@ func (t *tree) setOwner(fd int, r *wire.Request) error {
 	return t.keepOwner(fd, a.Ident, want)
 }
 
-func setRealOwner(fd int, have wire.Attr, want owner, valid uint32) error {
+func (t *tree) setRealOwner(fd int, have wire.Attr, want owner, valid uint32) error {
 	if valid&(wire.SetUID|wire.SetGID) != 0 {
 		uid, gid := -1, -1
 		if valid&wire.SetUID != 0 {
@@ -357,6 +372,9 @@ func setRealOwner(fd int, have wire.Attr, want owner, valid uint32) error {
 	}
 	if have.Mode&wire.TypeMask == wire.TypeSymlink {
 		return nil
+	}
+	if isSpecial(have.Mode) || isSpecial(want.mode) {
+		return t.setRealMode(fd, have.Ident, want)
 	}
 	return unix.Chmod(procPath(fd), want.mode&0o7777)
 }

@@ -3,12 +3,13 @@
 package share
 
 import (
-	"bufio"
-	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -89,20 +90,33 @@ func wanted(a wire.Attr, r *wire.Request) owner {
 	return want
 }
 
-// aside keeps owners and modes of files by their identity, in a file that each change is added to.
+// aside keeps owners and modes of files by their identity, in a file that each change is added to: a line for each, of which the last one counts.
 type aside struct {
-	mu   sync.Mutex
-	all  map[uint64]owner
-	name string
-	log  *os.File // opened with the first change
+	mu    sync.Mutex
+	all   map[uint64]keptOwner
+	next  uint64 // counts changes
+	name  string
+	log   *os.File // opened with the first change
+	lines int      // in the file
 }
 
-// maxAside bounds how many are kept.
-const maxAside = 1 << 18
+type keptOwner struct {
+	owner
+	at uint64
+}
 
-// openAside reads what was kept in a file; "" keeps nothing over the end of this process. A line that was cut off is passed over.
+const (
+	// maxAside bounds how many are kept; then the oldest go.
+	maxAside = 1 << 18
+	// staleLines is how many lines that do not count any more may be in the file, besides as many as count.
+	staleLines = 4096
+	// noOwner stands in the file for one that is not kept any more.
+	noOwner = "-"
+)
+
+// openAside reads what was kept in a file; "" keeps nothing over the end of this process. A line that was cut off, or that nobody understands, is passed over.
 func openAside(name string) (*aside, error) {
-	a := &aside{all: map[uint64]owner{}, name: name}
+	a := &aside{all: map[uint64]keptOwner{}, name: name}
 	if name == "" {
 		return a, nil
 	}
@@ -113,26 +127,57 @@ func openAside(name string) (*aside, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read owners of files: %w", err)
 	}
-	lines := 0
-	for sc := bufio.NewScanner(bytes.NewReader(data)); sc.Scan(); lines++ {
-		ident, rest, _ := strings.Cut(sc.Text(), " ")
+	for line := range strings.Lines(string(data)) {
+		a.lines++
+		ident, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
 		id, err := strconv.ParseUint(ident, 16, 64)
-		if o, ok := parseOwner(rest); ok && err == nil {
-			a.all[id] = o
+		if err != nil || !strings.HasSuffix(line, "\n") {
+			continue
+		}
+		if o, ok := parseOwner(rest); ok {
+			a.setLocked(id, o)
+		} else if rest == noOwner {
+			delete(a.all, id)
 		}
 	}
-	if lines > 2*len(a.all)+100 {
+	if a.lines != len(a.all) {
 		return a, a.rewrite()
 	}
 	return a, nil
 }
 
-// rewrite writes the file anew, without what was replaced.
+// setLocked keeps an owner in memory.
+func (a *aside) setLocked(ident uint64, o owner) {
+	if _, there := a.all[ident]; !there && len(a.all) >= maxAside {
+		a.evictLocked()
+	}
+	a.next++
+	a.all[ident] = keptOwner{o, a.next}
+}
+
+// evictLocked forgets the oldest quarter.
+func (a *aside) evictLocked() {
+	ages := make([]uint64, 0, len(a.all))
+	for _, o := range a.all {
+		ages = append(ages, o.at)
+	}
+	slices.Sort(ages)
+	limit := ages[len(ages)/4]
+	maps.DeleteFunc(a.all, func(_ uint64, o keptOwner) bool { return o.at < limit })
+}
+
+// rewrite writes the file anew, without what does not count any more, in the order of the changes.
 func (a *aside) rewrite() error {
 	var b []byte
-	for id, o := range a.all {
-		b = fmt.Appendf(b, "%x %s\n", id, o)
+	byAge := func(x, y uint64) int { return cmp.Compare(a.all[x].at, a.all[y].at) }
+	for _, id := range slices.SortedFunc(maps.Keys(a.all), byAge) {
+		b = fmt.Appendf(b, "%x %s\n", id, a.all[id].owner)
 	}
+	if a.log != nil { // it is the old file's
+		_ = a.log.Close() // what it was told is in memory, too
+		a.log = nil
+	}
+	a.lines = len(a.all)
 	return atomicfile.Write(a.name, b, 0o600)
 }
 
@@ -140,21 +185,36 @@ func (a *aside) get(ident uint64) (owner, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	o, ok := a.all[ident]
-	return o, ok
+	return o.owner, ok
 }
 
 func (a *aside) put(ident uint64, o owner) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.all[ident] == o {
+	if old, there := a.all[ident]; there && old.owner == o {
 		return nil
 	}
-	if len(a.all) >= maxAside {
-		clear(a.all)
+	a.setLocked(ident, o)
+	return a.noteLocked(ident, o.String())
+}
+
+// drop forgets a file that is gone, or that keeps its owner itself. If that cannot be noted, an owner is kept of a file that there will not be again.
+func (a *aside) drop(ident uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, there := a.all[ident]; there {
+		delete(a.all, ident)
+		_ = a.noteLocked(ident, noOwner)
 	}
-	a.all[ident] = o
+}
+
+// noteLocked adds a line to the file.
+func (a *aside) noteLocked(ident uint64, what string) error {
 	if a.name == "" {
 		return nil
+	}
+	if a.lines > 2*len(a.all)+staleLines {
+		return a.rewrite()
 	}
 	if a.log == nil {
 		f, err := os.OpenFile(a.name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
@@ -163,7 +223,8 @@ func (a *aside) put(ident uint64, o owner) error {
 		}
 		a.log = f
 	}
-	_, err := fmt.Fprintf(a.log, "%x %s\n", ident, o)
+	a.lines++
+	_, err := fmt.Fprintf(a.log, "%x %s\n", ident, what)
 	return err
 }
 

@@ -64,7 +64,7 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("share %q: %w", o.Folder, err)
 	}
-	t.watcher = o.Watcher
+	t.watcher, t.readOnly = o.Watcher, o.ReadOnly
 	s := &Server{o: o, tree: t, log: o.Logger, sessions: map[[16]byte]*session{}}
 	if o.Events != nil {
 		s.feed = newFeed(o.Events)

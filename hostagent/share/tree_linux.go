@@ -30,10 +30,12 @@ func (d descriptor) forReading() (descriptor, bool) {
 
 // tree is a folder of the host's. Its methods take paths of the guest's.
 type tree struct {
-	root    int
-	owners  bool // files keep the owners that the guest gives them
-	watcher Watcher
-	files   *files
+	root   int
+	owners bool // files keep the owners that the guest gives them
+	// readOnly: nothing is changed, not even for a moment.
+	readOnly bool
+	watcher  Watcher
+	files    *files
 	// walk: the system cannot look a path up beneath a folder in one step.
 	walk atomic.Bool
 	// aside has owners and modes of files that keep no extended attributes.
@@ -169,6 +171,8 @@ func (t *tree) attrOf(fd int, name string) (wire.Attr, error) {
 	}
 	if !t.owners {
 		t.applyOwner(fd, name, &a)
+	} else if a.Mode&(unix.S_IFMT|beside) == unix.S_IFREG|beside {
+		t.applySpecial(fd, name, &a)
 	}
 	return a, nil
 }
@@ -248,6 +252,8 @@ func (t *tree) content(path string, ident uint64, write bool) (handle, error) {
 		err = unix.EINVAL
 	case ident != 0 && a.Ident != ident:
 		err = unix.ESTALE
+	case write:
+		err = t.disarm(fd, &a)
 	}
 	if err != nil {
 		_ = unix.Close(fd)
@@ -283,7 +289,7 @@ func (t *tree) openContent(path string, ident uint64, write bool) (int, error) {
 // reopen opens what is open already. Where the host's user has no right that the machine's root would not ask for, the mode is lifted for a moment.
 func (t *tree) reopen(at, mode int) (int, error) {
 	fd, err := reopenRegular(at, mode)
-	if err == nil || t.owners || !errors.Is(err, unix.EACCES) {
+	if err == nil || t.owners || t.readOnly || !errors.Is(err, unix.EACCES) {
 		return fd, err
 	}
 	var st unix.Stat_t
@@ -434,8 +440,8 @@ func (t *tree) statfs(r *wire.Request, res *wire.Response) error {
 
 // forget lets go of a file that was kept for the guest's sake.
 func (t *tree) forget(r *wire.Request) {
-	if r.Ident != 0 {
-		t.files.drop(r.Ident)
+	if r.Ident != 0 && t.files.drop(r.Ident) {
+		t.aside.drop(r.Ident)
 	}
 	if t.watcher != nil && r.Flags&wire.FlagSubtree != 0 {
 		t.watcher.Forget(r.Path)

@@ -34,6 +34,8 @@ type tree struct {
 	watcher Watcher
 	files   *files
 	aside   *aside
+	// readOnly is the server's business: nothing is changed here in order to read.
+	readOnly bool
 }
 
 func openTree(folder, state string) (*tree, error) {
@@ -426,19 +428,27 @@ func (t *tree) remove(r *wire.Request, res *wire.Response) error {
 // release prepares for a file's losing its last name: it stays open for programs that use it, where the system allows that. The function it returns hears whether
 // the name is gone.
 func (t *tree) release(p string, a *wire.Attr) func(gone bool) {
-	if a.Mode&wire.TypeMask != wire.TypeRegular || a.Nlink > 1 {
+	folder := a.Mode&wire.TypeMask == wire.TypeFolder
+	if !folder && a.Nlink > 1 {
 		return func(bool) {}
+	}
+	forget := func(gone bool) {
+		if gone {
+			t.aside.drop(a.Ident)
+		}
 	}
 	if !stableIdentity {
 		t.files.drop(a.Ident) // an open file cannot be removed
-		return func(bool) {}
+	}
+	if !stableIdentity || a.Mode&wire.TypeMask != wire.TypeRegular {
+		return forget
 	}
 	f, err := t.content(p, a.Ident, true) // who has it open may write to it yet
 	if err != nil {
 		f, err = t.content(p, a.Ident, false)
 	}
 	if err != nil {
-		return func(bool) {}
+		return forget
 	}
 	return func(gone bool) {
 		if gone {
@@ -494,8 +504,9 @@ func (t *tree) rename(r *wire.Request, res *wire.Response) error {
 // carryOwner keeps what was set of a file that has another identity under its new name.
 func (t *tree) carryOwner(old uint64, p string) {
 	if o, ok := t.aside.get(old); ok && !stableIdentity {
-		if a, err := t.attrAt(p); err == nil {
+		if a, err := t.attrAt(p); err == nil && a.Ident != old {
 			_ = t.aside.put(a.Ident, o) // it has the system's owner otherwise
+			t.aside.drop(old)
 		}
 	}
 }
@@ -639,8 +650,8 @@ func (t *tree) seek(r *wire.Request, res *wire.Response) error {
 
 // forget lets go of a file that was kept for the guest's sake.
 func (t *tree) forget(r *wire.Request) {
-	if r.Ident != 0 {
-		t.files.drop(r.Ident)
+	if r.Ident != 0 && t.files.drop(r.Ident) {
+		t.aside.drop(r.Ident)
 	}
 	if t.watcher != nil && r.Flags&wire.FlagSubtree != 0 {
 		t.watcher.Forget(r.Path)
