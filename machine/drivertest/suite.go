@@ -72,6 +72,7 @@ func Run(t *testing.T, s Subject) {
 		"RestoreFails":        testRestoreFails,
 		"Plug":                testPlug,
 		"Unsavable":           testUnsavable,
+		"FindPaused":          testFindPaused,
 		"SuspendRefused":      testSuspendRefused,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, s) })

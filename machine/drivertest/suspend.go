@@ -267,6 +267,32 @@ func testSuspendRefused(t *testing.T, s Subject) {
 	}
 }
 
+// testFindPaused: a VM whose process' death came while its memory was being saved ends in order as others do, though its guest stood still.
+func testFindPaused(t *testing.T, s Subject) {
+	r := newRig(t, s, "m")
+	vm := r.start(s.Driver(t))
+	sus := suspender(t, vm)
+	r.settle()
+	still, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- sus.Suspend(r.ctx, filepath.Join(string(r.dir), "state"), func(ctx context.Context) error {
+			abandon(t, vm)
+			close(still)
+			return errors.New("the process is dead")
+		})
+	}()
+	<-still
+	if err := <-ended; err == nil {
+		t.Error("Suspend succeeds")
+	}
+	found := r.find(s.Driver(t))
+	if found == nil {
+		t.Fatal("Find: none")
+	}
+	r.awaitEnd(found)
+	r.await(vm, "power-off of what was found")
+}
+
 // testUnsavable: a VM that cannot be saved says so and goes on.
 func testUnsavable(t *testing.T, s Subject) {
 	if s.Keeping == nil {

@@ -247,13 +247,25 @@ func (f *found) Err() error { return nil }
 
 func (f *found) PID() int { return f.processes[0].PID }
 
-// PowerOff presses the power button at the monitor, which takes one client at a time: the one that died is gone.
+// PowerOff presses the power button at the monitor, which takes one client at a time: the one that died is gone. A guest that it left standing still, as its
+// memory was being saved, goes on first; one that was being restored has not run yet and has nothing to end.
 func (f *found) PowerOff(ctx context.Context) error {
 	m, err := dialMonitor(ctx, f.dir.Monitor(), func(string, json.RawMessage) {})
 	if err != nil {
 		return err
 	}
 	defer m.close()
+	state, err := m.status(ctx)
+	switch {
+	case err != nil:
+		return err
+	case state == "inmigrate" || state == "prelaunch":
+		return m.call(ctx, "quit", nil, nil)
+	case state == "paused" || state == "postmigrate":
+		if err := m.call(ctx, "cont", nil, nil); err != nil {
+			return err
+		}
+	}
 	return m.powerDown(ctx)
 }
 

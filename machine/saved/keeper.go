@@ -71,7 +71,7 @@ func (k *Keeper) unlock() {
 func (k *Keeper) Take(ctx context.Context) (state *Info, why string, err error) {
 	facts, factsErr := k.Facts(ctx)
 	k.born = facts
-	if _, err := os.Stat(filepath.Join(k.Dir, infoName)); errors.Is(err, fs.ErrNotExist) {
+	if entries, err := os.ReadDir(k.Dir); errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
 		return nil, "", nil
 	}
 	if err := k.lock(ctx); err != nil {
@@ -79,6 +79,7 @@ func (k *Keeper) Take(ctx context.Context) (state *Info, why string, err error) 
 	}
 	state, err = Read(k.Dir)
 	if err == nil && state == nil {
+		k.sweep() // what a crash left of one
 		k.unlock()
 		return nil, "", nil
 	}

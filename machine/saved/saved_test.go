@@ -483,6 +483,9 @@ func TestKeeperKilled(t *testing.T) {
 	writeState(t, r.begin(), someMemory(), "half")
 	r = r.again()
 	r.expect(false, "")
+	if names := r.names(); len(names) > 1 {
+		t.Errorf("%q lie there, of no state", names)
+	}
 	r.save(false)
 	if names := r.names(); len(names) != 2 {
 		t.Errorf("%q lie there, of one state", names)
