@@ -102,7 +102,7 @@ func (c *Control) call(ctx context.Context, r proto.Request) (any, error) {
 	case proto.MethodUnmount:
 		return with(r, func(p proto.Unmount) (any, error) { return unmount(p) })
 	case proto.MethodReplace:
-		return with(r, func(p proto.Replace) (any, error) { return replaceMounts(p) })
+		return with(r, func(p proto.Replace) (any, error) { return ReplaceMounts(p) })
 	case proto.MethodTrim:
 		return trim(c.DataDir)
 	case proto.MethodMemory:
@@ -251,18 +251,23 @@ func unmount(p proto.Unmount) (done proto.Unmounted, err error) {
 	if !filepath.IsAbs(p.Target) || filepath.Clean(p.Target) == "/" {
 		return done, &proto.Error{Code: proto.CodeBad, Text: fmt.Sprintf("unmount %q: not a mount of the host's", p.Target)}
 	}
+	mounts, err := readMounts("/proc/self/mountinfo")
+	if err != nil {
+		return done, fmt.Errorf("unmount %q: %w", p.Target, err)
+	}
+	for _, m := range mounts {
+		if m.at == p.Target {
+			done.Device = m.device // the last is on top
+		}
+	}
+	if p.Unused && done.Device != "" {
+		if done.Users, err = usersOf(done.Device); err != nil || len(done.Users) > 0 {
+			return done, err
+		}
+	}
 	flags := unix.UMOUNT_NOFOLLOW
 	if p.Lazy {
 		flags |= unix.MNT_DETACH
-		mounts, err := readMounts("/proc/self/mountinfo")
-		if err != nil {
-			return done, fmt.Errorf("unmount %q: %w", p.Target, err)
-		}
-		for _, m := range mounts {
-			if m.at == p.Target {
-				done.Device = m.device // the last is on top
-			}
-		}
 	}
 	if err := unix.Unmount(p.Target, flags); err != nil {
 		return done, fmt.Errorf("unmount %q: %w", p.Target, err)

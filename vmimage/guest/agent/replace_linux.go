@@ -28,6 +28,8 @@ type mountEntry struct {
 	root, at   string
 	options    []string
 	follows    bool // it gets what is mounted elsewhere
+	// kind and source are the file system's type, and what it was mounted from.
+	kind, source string
 }
 
 func readMounts(file string) ([]mountEntry, error) {
@@ -51,8 +53,9 @@ func parseMounts(text string) (list []mountEntry) {
 			continue
 		}
 		m := mountEntry{id: id, parent: parent, device: f[2], root: unescape.Replace(f[3]), at: unescape.Replace(f[4]), options: strings.Split(f[5], ",")}
-		for _, tag := range f[6:] {
-			if tag == "-" {
+		for i, tag := range f[6:] {
+			if tag == "-" && len(f) > 6+i+2 {
+				m.kind, m.source = f[6+i+1], unescape.Replace(f[6+i+2])
 				break
 			}
 			m.follows = m.follows || strings.HasPrefix(tag, "master:")
@@ -69,26 +72,37 @@ type copied struct {
 	follows  bool
 }
 
-// dead are the mounts of a device.
-func dead(mounts []mountEntry, device string) (list []mountEntry) {
-	for _, m := range mounts {
-		if m.device == device {
-			list = append(list, m)
+// replacement is a dead file system, and what takes its place.
+type replacement struct {
+	device string
+	by     mountEntry
+}
+
+// dead says whether a mount is of the dead file system. Its number may be another one's by now: kind and source tell.
+func (r replacement) dead(m mountEntry) bool {
+	return m.device == r.device && m.device != r.by.device && m.kind == r.by.kind && m.source == r.by.source
+}
+
+// findReplacement finds what is mounted at the target now.
+func findReplacement(here []mountEntry, p proto.Replace) (replacement, error) {
+	for _, m := range slices.Backward(here) {
+		if m.at == p.Target {
+			return replacement{p.Device, m}, nil
 		}
 	}
-	return list
+	return replacement{}, fmt.Errorf("replace mounts: nothing is mounted at %q", p.Target)
 }
 
 // planReplacement is what to mount in a container in place of what it has of a dead device, and of what is mounted within that; here are this side's own
-// mounts, from which it is taken. It is nothing where that has been done. lost is a place for which there is nothing.
-func planReplacement(mounts, here []mountEntry, device, target string) (plan []copied, lost string) {
+// mounts, from which it is taken. There is nothing to do where that has been done. lost is a place for which there is nothing.
+func planReplacement(mounts, here []mountEntry, r replacement) (plan []copied, lost string) {
 	gone := map[int]bool{} // mounts that cannot be reached any more
 	for _, m := range mounts {
 		switch {
-		case m.device == device && covered(mounts, m):
-		case m.device == device:
+		case r.dead(m) && covered(mounts, m):
+		case r.dead(m):
 			gone[m.id] = true
-			plan = append(plan, copied{filepath.Join(target, m.root), m.at, m.options, m.follows})
+			plan = append(plan, copied{filepath.Join(r.by.at, m.root), m.at, m.options, m.follows})
 		case gone[m.parent]:
 			gone[m.id] = true
 			from := reach(here, m)
@@ -119,8 +133,8 @@ func reach(here []mountEntry, m mountEntry) string {
 	return ""
 }
 
-// replaceMounts repairs all containers.
-func replaceMounts(p proto.Replace) (done proto.Replaced, err error) {
+// ReplaceMounts gives containers what took the place of a file system that is dead.
+func ReplaceMounts(p proto.Replace) (done proto.Replaced, err error) {
 	if p.Device == "" || !filepath.IsAbs(p.Target) {
 		return done, &proto.Error{Code: proto.CodeBad, Text: "replace mounts: which, and by what?"}
 	}
@@ -128,27 +142,54 @@ func replaceMounts(p proto.Replace) (done proto.Replaced, err error) {
 	if err != nil {
 		return done, fmt.Errorf("replace mounts: %w", err)
 	}
-	spaces, err := mountSpaces()
+	r, err := findReplacement(here, p)
 	if err != nil {
-		return done, fmt.Errorf("replace mounts: %w", err)
+		return done, err
 	}
-	for _, pids := range spaces {
-		mounts, err := readMounts(fmt.Sprintf("/proc/%d/mountinfo", pids[0]))
-		old := dead(mounts, p.Device)
-		if err != nil || len(old) == 0 {
-			continue // it has ended, or has nothing of it
-		}
+	err = eachSpace(r.dead, func(pids []int, mounts, old []mountEntry) {
 		container := containerOf(pids[0])
-		plan, lost := planReplacement(mounts, here, p.Device, p.Target)
-		if lost != "" || place(plan, pids[0]) != nil || slices.ContainsFunc(pids, func(pid int) bool { return uses(pid, old) }) {
+		plan, lost := planReplacement(mounts, here, r)
+		if lost != "" || place(plan, pids[0]) != nil || anyUses(pids, old) {
 			done.Stale = append(done.Stale, container)
 		} else if len(plan) > 0 {
 			done.Repaired = append(done.Repaired, container)
 		}
-	}
+	})
 	slices.Sort(done.Repaired)
 	slices.Sort(done.Stale)
-	return done, nil
+	return done, err
+}
+
+// usersOf are the containers in which programs use a file system.
+func usersOf(device string) (containers []string, err error) {
+	of := func(m mountEntry) bool { return m.device == device }
+	err = eachSpace(of, func(pids []int, _, its []mountEntry) {
+		if anyUses(pids, its) {
+			containers = append(containers, containerOf(pids[0]))
+		}
+	})
+	slices.Sort(containers)
+	return containers, err
+}
+
+// eachSpace calls f with the programs and mounts of each container that has mounts which are looked for.
+func eachSpace(of func(mountEntry) bool, f func(pids []int, mounts, found []mountEntry)) error {
+	spaces, err := mountSpaces()
+	if err != nil {
+		return fmt.Errorf("look at mounts of containers: %w", err)
+	}
+	for _, pids := range spaces {
+		mounts, err := readMounts(fmt.Sprintf("/proc/%d/mountinfo", pids[0]))
+		found := slices.DeleteFunc(slices.Clone(mounts), func(m mountEntry) bool { return !of(m) })
+		if err == nil && len(found) > 0 { // otherwise it has ended, or has nothing of it
+			f(pids, mounts, found)
+		}
+	}
+	return nil
+}
+
+func anyUses(pids []int, mounts []mountEntry) bool {
+	return slices.ContainsFunc(pids, func(pid int) bool { return uses(pid, mounts) })
 }
 
 // mountSpaces are the programs of each mount namespace but this one.

@@ -167,11 +167,14 @@ type Unmount struct {
 	Target string `json:"target"`
 	// Lazy: also where programs use it, for which it stays.
 	Lazy bool `json:"lazy,omitempty"`
+	// Unused: not where programs in containers use it. Containers have copies of mounts, which are not in the way otherwise.
+	Unused bool `json:"unused,omitempty"`
 }
 
-// Unmounted tells which file system it was, as /proc/self/mountinfo names it.
+// Unmounted tells which file system it was, as /proc/self/mountinfo names it; or by which containers (their IDs) it is used, and stays.
 type Unmounted struct {
-	Device string `json:"device,omitempty"`
+	Device string   `json:"device,omitempty"`
+	Users  []string `json:"users,omitempty"`
 }
 
 // Replace puts what is mounted at Target in the place of a dead file system, wherever containers have that.
