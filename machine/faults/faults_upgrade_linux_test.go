@@ -115,13 +115,8 @@ func (l *lab) step() string {
 func killAtUpgrade(victim string) func(*testing.T, *lab) {
 	return func(t *testing.T, l *lab) {
 		proof := l.sleeper(t)
-		images := []string{l.otherImage(t, "other", false), l.otherImage(t, "third", false)}
-		broken := l.otherImage(t, "broken", true)
-		for i, step := range []string{"prepare", "try", "back", "proven"} {
-			words, image := fmt.Sprintf("before-upgrade-%s-%s", step, victim), images[i%2]
-			if step == "back" {
-				image = broken
-			}
+		for _, step := range []string{"prepare", "try", "back", "proven"} {
+			words, image := fmt.Sprintf("before-upgrade-%s-%s", step, victim), l.otherImage(t, "for-"+step, step == "back")
 			l.write(t, words)
 			if step == "proven" {
 				l.dev(t, "machine", "stop", "--cold", "box")
