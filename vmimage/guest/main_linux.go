@@ -124,7 +124,7 @@ func runAgent() error {
 	if err != nil {
 		return fmt.Errorf("listen for the host: %w", err)
 	}
-	shares := &share.Manager{MakeTarget: boot.MakeTarget, Log: s.Log}
+	shares := &share.Manager{MakeTarget: boot.MakeTarget, Log: s.Log, Replaced: func(devices []string, target string) { replaced(s.Log, devices, target) }}
 	f := &agent.Fast{
 		SecretFile: boot.LinkSecretFile, Log: s.Log,
 		Services: map[string]func(context.Context, net.Conn, string){proto.FastDocker: agent.FastSocket("/run/docker.sock"), proto.FastShare: shares.Serve, proto.FastControl: agent.FastControl(s.Control)},
@@ -138,4 +138,12 @@ func runAgent() error {
 	err = s.Serve(ctx, listeners...)
 	end()
 	return errors.Join(err, <-failed)
+}
+
+// replaced puts a share also into containers that have it from an agent that was killed.
+func replaced(log *slog.Logger, devices []string, target string) {
+	for _, device := range devices {
+		done, err := agent.ReplaceMounts(proto.Replace{Device: device, Target: target})
+		log.Warn("a share of an agent that ended was mounted again", "share", target, "repaired", done.Repaired, "stale", done.Stale, "error", err)
+	}
 }
