@@ -6,9 +6,7 @@ package share
 
 import (
 	"errors"
-	"io"
 	"os"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -223,36 +221,25 @@ func (t *tree) listXattr(path string) ([]byte, error) {
 	return names, nil
 }
 
-// entries lists a folder, with its own attributes as they were before. A limit of 0 is none.
-func (t *tree) entries(path string, watched bool, limit int) (self wire.Attr, list []wire.Entry, err error) {
+// entries lists a folder: begin is called with its own attributes as they were before, then each for what is in it. A limit of 0 is none.
+func (t *tree) entries(path string, watched bool, limit int, begin func(wire.Attr), each func(wire.Entry)) error {
 	fd, err := t.open(path, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
-		return self, nil, err
+		return err
 	}
 	f := os.NewFile(uintptr(fd), "")
 	defer f.Close()
-	if self, err = t.attrOf(fd, ""); err != nil {
-		return self, nil, err
+	self, err := t.attrOf(fd, "")
+	if err != nil {
+		return err
 	}
-	want := -1
-	if limit > 0 {
-		want = limit + 1
-	}
-	names, err := f.Readdirnames(want)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return self, nil, err
-	}
-	if limit > 0 && len(names) > limit {
-		return self, nil, errTooLarge
-	}
-	slices.Sort(names) // as shells sort them: what is read next can be guessed
-	for _, n := range names {
-		a, err := t.attrOf(fd, n)
+	begin(self)
+	return pages(f, limit, func(name string) {
+		a, err := t.attrOf(fd, name)
 		if err != nil {
-			continue // gone meanwhile
+			return // gone meanwhile
 		}
-		t.watched(&a, t.watchedEntry(path, n, &a, watched))
-		list = append(list, wire.Entry{Name: n, Attr: a})
-	}
-	return self, list, nil
+		t.watched(&a, t.watchedEntry(path, name, &a, watched))
+		each(wire.Entry{Name: name, Attr: a})
+	})
 }

@@ -4,6 +4,9 @@ package share
 
 import (
 	"errors"
+	"io"
+	"os"
+	"slices"
 
 	"github.com/seed71221737/dev/vmimage/guest/share/wire"
 )
@@ -13,7 +16,33 @@ const (
 	listingFrame = 256 << 10
 	// subtreeEntries bounds the entries of sub-folders that are given unasked.
 	subtreeEntries = 512
+	// pageNames is how many names of a folder are read, sorted and sent at a time.
+	pageNames = 8192
 )
+
+// pages reads the names in an open folder: all that a page has are sorted, as shells sort them, so that what is read next can be guessed. A limit of 0 is none.
+func pages(folder *os.File, limit int, each func(name string)) error {
+	size := pageNames
+	if limit > 0 {
+		size = limit + 1
+	}
+	for {
+		names, err := folder.Readdirnames(size)
+		if limit > 0 && len(names) > limit {
+			return errTooLarge
+		}
+		slices.Sort(names)
+		for _, name := range names {
+			each(name)
+		}
+		if errors.Is(err, io.EOF) || err == nil && len(names) == 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
 
 // readdir sends a folder's contents, and some of its sub-folders' where these are welcome.
 func (t *tree) readdir(r *wire.Request, send func(*wire.Response)) {
@@ -26,7 +55,7 @@ func (t *tree) readdir(r *wire.Request, send func(*wire.Response)) {
 	for left := subtreeEntries; r.Flags&wire.FlagSubtree != 0 && len(folders) > 0 && left > 0; folders = folders[1:] {
 		before := l.sent
 		more, err := l.folder(join(r.Path, folders[0]), folders[0], left)
-		if err == nil {
+		if err == nil && len(folders) < 2*subtreeEntries {
 			folders = append(folders, more...)
 		}
 		left -= l.sent - before + 1
@@ -49,17 +78,16 @@ var errTooLarge = errors.New("the folder is too large")
 // folder lists one folder and returns the paths of its sub-folders. A limit of 0 is none.
 func (l *lister) folder(path, name string, limit int) ([]string, error) {
 	watched := l.tree.watch(path)
-	self, entries, err := l.tree.entries(path, watched, limit)
-	if err != nil {
-		return nil, err
-	}
-	if watched {
-		self.Flags |= wire.Watched
-	}
 	var folders []string
-	part := wire.Listing{Path: name, Folder: self}
-	for _, e := range entries {
-		if e.Attr.Mode&wire.TypeMask == wire.TypeFolder {
+	part := wire.Listing{Path: name}
+	err := l.tree.entries(path, watched, limit, func(self wire.Attr) {
+		part.Folder = self
+		if watched {
+			part.Folder.Flags |= wire.Watched
+		}
+	}, func(e wire.Entry) {
+		l.sent++
+		if e.Attr.Mode&wire.TypeMask == wire.TypeFolder && len(folders) < subtreeEntries {
 			folders = append(folders, join(name, e.Name))
 		}
 		part.Entries = append(part.Entries, e)
@@ -68,8 +96,10 @@ func (l *lister) folder(path, name string, limit int) ([]string, error) {
 			l.flush(&part)
 			part.Part, part.Entries = false, part.Entries[:0]
 		}
+	})
+	if err != nil {
+		return nil, err
 	}
-	l.sent += len(entries)
 	l.data = part.Append(l.data)
 	return folders, nil
 }

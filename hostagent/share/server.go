@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed71221737/dev/vmimage/guest/share/wire"
@@ -92,14 +93,16 @@ type connection struct {
 	conn    net.Conn
 	mu      sync.Mutex
 	writes  [writers]chan wire.Request
+	under   underway
 	busy    chan struct{}
+	polls   atomic.Int32 // requests that wait for events
 	work    sync.WaitGroup
 }
 
 const (
 	// writers carry out writes; those to one file are one writer's, in order.
 	writers = 8
-	// maxBusy bounds requests under way, and writeQueue the writes that wait for one writer.
+	// maxBusy bounds requests that are being carried out, and writeQueue the writes that wait for one writer.
 	maxBusy    = 128
 	writeQueue = 64
 	readBuffer = 256 << 10
@@ -173,15 +176,21 @@ func (c *connection) receive(in io.Reader) error {
 		if err != nil {
 			return err
 		}
+		if r.Op == wire.OpEvents {
+			c.poll(r)
+			continue
+		}
+		if r.Op != wire.OpForget {
+			c.under.take(cost(&r)) // a guest that does not take its answers is not listened to
+		}
 		switch r.Op {
 		case wire.OpWrite:
 			c.writes[r.Ident%writers] <- r
 		case wire.OpForget:
 			c.server.tree.forget(&r)
 		default:
-			c.busy <- struct{}{}
 			c.work.Go(func() {
-				defer func() { <-c.busy }()
+				defer c.under.give(cost(&r))
 				c.answer(&r)
 			})
 		}
@@ -207,6 +216,7 @@ func (c *connection) write(queue <-chan wire.Request) {
 			c.server.tree.files.arrived(r.Ident)
 		}
 		c.sendFrame(frame)
+		c.under.give(cost(&r))
 		if expected = follows; more {
 			r = next
 			continue
@@ -217,21 +227,31 @@ func (c *connection) write(queue <-chan wire.Request) {
 
 // answer carries a request out and sends what came of it; a connection that is gone ends receive.
 func (c *connection) answer(r *wire.Request) {
-	switch r.Op {
-	case wire.OpReaddir:
-		c.server.tree.readdir(r, c.send)
-		return
-	case wire.OpEvents:
-		res := c.server.events(c.ctx, r)
-		c.send(&res)
+	if r.Op == wire.OpReaddir {
+		c.list(r)
 		return
 	}
-	if !r.Op.Mutates() {
+	var frame []byte
+	c.busy <- struct{}{}
+	if r.Op.Mutates() {
+		frame = c.outcome(r)
+	} else {
 		res := c.server.do(r)
-		c.send(&res)
-		return
+		frame = res.Append(make([]byte, 0, 4+32+2*wire.AttrSize+len(res.Data)))
 	}
-	c.sendFrame(c.outcome(r))
+	<-c.busy // whoever waits for the guest to take an answer keeps nobody else from working
+	c.sendFrame(frame)
+}
+
+// list answers a request for a folder's contents.
+func (c *connection) list(r *wire.Request) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.server.log.Error("a request of a share failed", "op", r.Op, "panic", p)
+			c.send(&wire.Response{ID: r.ID, Errno: wire.EIO})
+		}
+	}()
+	c.server.tree.readdir(r, c.send)
 }
 
 // outcome carries a request out that changes something, unless that was done before, and gives the answer.

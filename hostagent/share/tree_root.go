@@ -265,8 +265,15 @@ func (t *tree) sameCase(dir, name string) bool {
 		return true
 	}
 	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	return err != nil || slices.Contains(names, name)
+	for {
+		names, err := d.Readdirnames(pageNames)
+		if slices.Contains(names, name) {
+			return true
+		}
+		if err != nil {
+			return !errors.Is(err, io.EOF)
+		}
+	}
 }
 
 func (t *tree) getattr(r *wire.Request, res *wire.Response) (err error) {
@@ -658,35 +665,24 @@ func (t *tree) forget(r *wire.Request) {
 	}
 }
 
-// entries lists a folder.
-func (t *tree) entries(p string, watched bool, limit int) (self wire.Attr, list []wire.Entry, err error) {
-	if self, err = t.attrAt(p); err != nil {
-		return self, nil, err
+// entries lists a folder: begin is called with its own attributes as they were before, then each for what is in it. A limit of 0 is none.
+func (t *tree) entries(p string, watched bool, limit int, begin func(wire.Attr), each func(wire.Entry)) error {
+	self, err := t.attrAt(p)
+	if err != nil {
+		return err
 	}
 	d, err := t.root.Open(local(p))
 	if err != nil {
-		return self, nil, err
+		return err
 	}
 	defer d.Close()
-	want := -1
-	if limit > 0 {
-		want = limit + 1
-	}
-	names, err := d.Readdirnames(want)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return self, nil, err
-	}
-	if limit > 0 && len(names) > limit {
-		return self, nil, errTooLarge
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	begin(self)
+	return pages(d, limit, func(name string) {
 		a, err := t.attrAt(path.Join(p, name))
 		if err != nil {
-			continue // gone meanwhile
+			return // gone meanwhile
 		}
 		t.markEntry(join(p, name), &a, watched)
-		list = append(list, wire.Entry{Name: name, Attr: a})
-	}
-	return self, list, nil
+		each(wire.Entry{Name: name, Attr: a})
+	})
 }
