@@ -15,7 +15,7 @@ import (
 )
 
 // atRest are the files that a user's folder has when all machines are stopped: docs/machine-dir.md says what each is. Sockets, drafts, journals and disks that
-// were to replace others are not among them, and neither is memory without the note that makes it usable.
+// were to replace others are not among them, and neither is memory without the note that makes it usable. A template that was begun goes when it is old.
 var atRest = regexp.MustCompile(`^(` + strings.Join([]string{
 	`accelerator\.json`,
 	`machines/\.active`,
@@ -28,7 +28,7 @@ var atRest = regexp.MustCompile(`^(` + strings.Join([]string{
 	`machines/box/snapshots/[a-z0-9][^/]*/(snapshot\.json|data\.img|data\.sums)`,
 	`machine-images/(lock|tags\.json|templates/lock)`,
 	`machine-images/(images|uses)/[0-9a-f]{64}/[^./][^/]*`,
-	`machine-images/templates/[0-9a-f]+/(lock|disk\.img|state\.json|[a-z0-9]+\.mem)`,
+	`machine-images/templates/([0-9a-f]+|\.tmp-[a-z0-9]+)/(lock|disk\.img|state\.json|[a-z0-9]+\.mem)`,
 }, "|") + `)$`)
 
 // nothingLeft asserts that of what ran while the machine was up there is nothing any more: no process, no mount, no lock that is held, no socket, and no file
@@ -56,7 +56,9 @@ func (l *lab) nothingLeft(t *testing.T) {
 		}
 		switch filepath.Ext(name) {
 		case ".mem":
-			states[filepath.Dir(name)]++
+			if !strings.Contains(name, ".tmp-") {
+				states[filepath.Dir(name)]++
+			}
 		case ".lock":
 			l.free(t, path)
 		}
