@@ -198,7 +198,7 @@ func (o *machineCreate) register(f *pflag.FlagSet, getenv func(string) string) {
 	f.StringVar(&o.arch, "arch", "", "architecture: "+strings.Join(vmimage.Arches, ", ")+" (default: this host's)")
 	f.StringVar(&o.image, "image", "", "`IMAGE` to boot: a tag, a digest, or a folder with an image")
 	f.BoolVar(&o.buildImage, "build-image", false, "build the image first if there is none")
-	f.StringArrayVar(&o.shares, "share", nil, "`FOLDER[:PATH][:ro][,type=TYPE]` to share instead of the home folder, type fuse or virtiofs; may be repeated")
+	f.StringArrayVar(&o.shares, "share", nil, "`FOLDER[:PATH][:ro][,type=TYPE][,cache=CACHE]` to share instead of the home folder, type fuse or virtiofs, and its cache auto, always or never; may be repeated")
 	f.BoolVar(&o.noShare, "no-share", false, "share no folder")
 	f.StringArrayVar(&o.labels, "label", nil, "`KEY=VALUE` to find the machine by; may be repeated")
 	f.BoolVar(&o.use, "use", false, "use it for dev up from now on")
@@ -302,7 +302,7 @@ func keyValues(flag string, pairs []string) (map[string]string, error) {
 	return m, nil
 }
 
-// parseShares reads --share FOLDER[:PATH][:ro][,type=TYPE].
+// parseShares reads --share FOLDER[:PATH][:ro][,type=TYPE][,cache=CACHE].
 func (a *app) parseShares(texts []string) ([]machine.Share, error) {
 	var shares []machine.Share
 	for _, text := range texts {
@@ -320,7 +320,8 @@ func (a *app) parseShares(texts []string) ([]machine.Share, error) {
 }
 
 func parseShare(text, goos string) (s machine.Share, err error) {
-	text, s.Type = cutShareType(text)
+	text, s.Cache = cutShareOption(text, "cache")
+	text, s.Type = cutShareOption(text, "type")
 	rest, readOnly := strings.CutSuffix(text, ":ro")
 	if !readOnly {
 		rest = strings.TrimSuffix(rest, ":rw")
@@ -341,13 +342,18 @@ func parseShare(text, goos string) (s machine.Share, err error) {
 	return s, nil
 }
 
-// cutShareType takes ,type=TYPE off the end of a share; the spec refuses types that there are not.
-func cutShareType(text string) (rest, kind string) {
-	i := strings.LastIndex(text, ",type=")
+// cutShareOption takes ,NAME=VALUE off the end of a share; the spec refuses values that there are not.
+func cutShareOption(text, name string) (rest, value string) {
+	i := strings.LastIndex(text, ","+name+"=")
 	if i < 0 || strings.ContainsAny(text[i:], `/\`) {
 		return text, "" // part of a folder's name
 	}
-	return text[:i], text[i+len(",type="):]
+	value = text[i+len(name)+2:]
+	rest = text[:i]
+	if first, more, ok := strings.Cut(value, ","); ok {
+		value, rest = first, rest+","+more // another option follows
+	}
+	return rest, value
 }
 
 // create makes a machine, and says what it makes.

@@ -277,7 +277,7 @@ has come up with the new one.`,
 	}
 	f := c.Flags()
 	o.machineSizes.register(f)
-	f.StringArrayVar(&o.shares, "share", nil, "`FOLDER[:PATH][:ro][,type=TYPE]` to share, too; may be repeated")
+	f.StringArrayVar(&o.shares, "share", nil, "`FOLDER[:PATH][:ro][,type=TYPE][,cache=CACHE]` to share, too; may be repeated")
 	f.StringArrayVar(&o.unshare, "unshare", nil, "`FOLDER` to share no more; may be repeated")
 	f.StringArrayVar(&o.labels, "label", nil, "`KEY=VALUE` to set, KEY= to take away; may be repeated")
 	f.BoolVar(&o.restart, "restart", false, "restart the machine if it runs")

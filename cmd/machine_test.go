@@ -49,6 +49,8 @@ func TestParseShare(t *testing.T) {
 		{"/src:rw", "linux", machine.Share{Host: "/src"}},
 		{"/src,type=virtiofs", "linux", machine.Share{Host: "/src", Type: "virtiofs"}},
 		{"/src:/data:ro,type=fuse", "linux", machine.Share{Host: "/src", Guest: "/data", ReadOnly: true, Type: "fuse"}},
+		{"/src,type=virtiofs,cache=always", "linux", machine.Share{Host: "/src", Type: "virtiofs", Cache: "always"}},
+		{"/src,cache=never,type=virtiofs", "linux", machine.Share{Host: "/src", Type: "virtiofs", Cache: "never"}},
 		{"/src,type=x/y", "linux", machine.Share{Host: "/src,type=x/y"}},
 		{`C:\Users\me`, "windows", machine.Share{Host: `C:\Users\me`}},
 		{`D:\x:/data:ro`, "windows", machine.Share{Host: `D:\x`, Guest: "/data", ReadOnly: true}},

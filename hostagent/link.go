@@ -105,3 +105,11 @@ const (
 	// ShareVirtiofs is a device of the VM, served by virtiofsd.
 	ShareVirtiofs = "virtiofs"
 )
+
+// How much a guest believes of what it has read through virtiofs. Always: until it changes it itself, or has to forget it. Never: nothing, not even what a
+// program has just read.
+const (
+	CacheAuto   = "auto"
+	CacheAlways = "always"
+	CacheNever  = "never"
+)

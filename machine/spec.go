@@ -63,7 +63,12 @@ type Share struct {
 	ReadOnly bool   `yaml:"read_only,omitempty"`
 	// Type is how it gets there: virtiofs, fuse (a share of our own), or "" for what is best, which is fuse.
 	Type string `yaml:"type,omitempty"`
+	// Cache is how much a guest believes of what it has read through virtiofs: auto (for a second; the same as ""), always, or never.
+	Cache string `yaml:"cache,omitempty"`
 }
+
+// shareCaches are the values of Share.Cache.
+var shareCaches = []string{"", hostagent.CacheAuto, hostagent.CacheAlways, hostagent.CacheNever}
 
 // shareTypes are the values of Share.Type.
 var shareTypes = []string{"", hostagent.ShareFUSE, hostagent.ShareVirtiofs}
@@ -202,6 +207,10 @@ func shareProblems(shares []Share) []string {
 			list = append(list, fmt.Sprintf("share %q would be at %q in the machine, which must be an absolute path below the root", s.Host, guest))
 		case !slices.Contains(shareTypes, s.Type):
 			list = append(list, fmt.Sprintf("share %q is of type %q, which is not one of %s", s.Host, s.Type, strings.Join(shareTypes[1:], ", ")))
+		case !slices.Contains(shareCaches, s.Cache):
+			list = append(list, fmt.Sprintf("share %q has cache %q, which is not one of %s", s.Host, s.Cache, strings.Join(shareCaches[1:], ", ")))
+		case s.Cache != "" && s.Type != hostagent.ShareVirtiofs:
+			list = append(list, fmt.Sprintf("share %q has a cache to choose, which only type %s has", s.Host, hostagent.ShareVirtiofs))
 		case seen[guest]:
 			list = append(list, fmt.Sprintf("two shares would be at %q in the machine", guest))
 		}

@@ -75,6 +75,8 @@ func TestParseSpecRefuses(t *testing.T) {
 		`driver "../x" is not a name`:               change("driver: qemu", "driver: ../x"),
 		`share "home" is not an absolute path`:      change("host: /home/me", "{host: home, guest: /home}"),
 		`must be an absolute path below the root`:   change("host: /home/me", "{host: /home/me, guest: /}"),
+		`has cache "some"`:                          change("  - host: /home/me", "  - {host: /home/me, type: virtiofs, cache: some}"),
+		"which only type virtiofs has":              change("  - host: /home/me", "  - {host: /home/me, cache: always}"),
 		"two shares would be at":                    change("  - host: /home/me", "  - host: /home/me\n  - {host: /other, guest: /home/me}"),
 		`engine option "host" is the machine's own`: change("log-level=debug", "host=tcp://:1"),
 		"it is empty":                               "",

@@ -116,6 +116,8 @@ type Share struct {
 	ReadOnly    bool
 	// Type is one of hostagent's; "": hostagent.ShareFUSE.
 	Type string
+	// Cache is one of hostagent's, for virtiofs; "": hostagent.CacheAuto.
+	Cache string
 }
 
 // SeedParts are the agent's part of the seed; the rest (keys, host name, entropy) is the caller's. Engine and Sysctl are to be merged with the caller's

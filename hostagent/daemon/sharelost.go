@@ -25,24 +25,44 @@ const (
 	endlessly = 10 * time.Second
 )
 
-// shareEnded brings a share back whose server went away while the machine runs. The relay has taken the server's place: what waits for it fails, and nothing hangs.
-func (a *agent) shareEnded(l *life, s *sharing, tail fmt.Stringer) {
-	if l.ctx.Err() != nil || s.leaving.Load() {
-		return
+// watchShare waits for the end of a share's server, and brings the share back.
+func (a *agent) watchShare(l *life, s *sharing) {
+	for {
+		s.mu.Lock()
+		p := s.now
+		s.mu.Unlock()
+		if p == nil {
+			return
+		}
+		select {
+		case <-l.ctx.Done():
+			return
+		case <-p.done:
+		}
+		if l.ctx.Err() != nil || s.leaving.Load() {
+			return
+		}
+		a.log.Warn("a share's server ended", "share", s.share.Tag, "error", p.err, "said", p.tail.String())
+		if !a.shareLost(l, s) {
+			return
+		}
 	}
-	a.log.Warn("a share's server ended", "share", s.share.Tag, "said", tail.String())
+}
+
+// shareLost brings a share back whose server went away; ok tells that it did. The relay has taken the server's place: what waits for it fails, and nothing hangs.
+func (a *agent) shareLost(l *life, s *sharing) (ok bool) {
 	if a.awaitUp(l.ctx) != nil {
-		return
+		return false
 	}
 	ctx, cancel := context.WithTimeout(l.ctx, bringBackWait)
 	defer cancel()
 	done, err := s.change(ctx)
 	if err != nil {
-		return
+		return false
 	}
+	defer done()
 	if s.leaving.Load() {
-		done()
-		return
+		return false
 	}
 	a.state.problem("share "+s.share.Tag, &hostagent.Problem{
 		Code: "share-lost", Text: fmt.Sprintf("folder %q is lost to the machine, as virtiofsd ended, and is being brought back", s.share.Host),
@@ -53,19 +73,18 @@ func (a *agent) shareEnded(l *life, s *sharing, tail fmt.Stringer) {
 	} else {
 		err = a.bringBack(ctx, l, s)
 	}
-	dead := slices.Clone(s.dead)
-	done()
-	if l.ctx.Err() != nil {
-		return
+	if err == nil {
+		dead := slices.Clone(s.dead)
+		l.work.Go(func() { a.mendContainers(l, s, dead) })
+		return true
 	}
-	if err != nil {
+	if l.ctx.Err() == nil {
 		a.state.problem("share "+s.share.Tag, &hostagent.Problem{
 			Code: "share-lost", Text: fmt.Sprintf("folder %q is lost to the machine: virtiofsd ended, and the folder could not be brought back: %v", s.share.Host, err),
 			Hint: "start the machine again: `dev machine restart " + a.o.Machine + "`",
 		})
-		return
 	}
-	a.mendContainers(l, s, dead)
+	return false
 }
 
 // awaitUp waits until the machine has come to where it can be used.
@@ -102,7 +121,7 @@ func (a *agent) bringBack(ctx context.Context, l *life, s *sharing) error {
 		return err
 	}
 	s.back = time.Now()
-	if err := a.serveShare(ctx, l, s); err != nil {
+	if err := a.serveShare(ctx, s); err != nil {
 		return err
 	}
 	if err := p.Plug(ctx, hostagent.ShareLink{Tag: s.share.Tag, Socket: s.socket}); err != nil {
@@ -140,7 +159,7 @@ func (a *agent) mendContainers(l *life, s *sharing, dead []string) {
 		case !current: // the problem is another one now
 		case err == nil && len(stale) == 0:
 			a.state.problem("share "+s.share.Tag, nil)
-			current = false
+			s.dead, current = nil, false
 		case err != nil:
 			a.log.Warn("bring a folder back to containers", "share", s.share.Tag, "error", err)
 		case names != named:
@@ -167,19 +186,19 @@ func (a *agent) replaceMounts(ctx context.Context, s *sharing, dead []string) (s
 		if len(done.Repaired) > 0 {
 			a.log.Info("brought a folder back to containers", "share", s.share.Tag, "containers", done.Repaired)
 		}
-		for _, id := range done.Stale {
-			stale = append(stale, a.containerName(ctx, id))
-		}
+		stale = append(stale, a.containerNames(ctx, done.Stale)...)
 	}
 	slices.Sort(stale)
 	return slices.Compact(stale), nil
 }
 
-// containerName is what people call a container.
-func (a *agent) containerName(ctx context.Context, id string) string {
-	c, err := a.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
-	if err != nil {
-		return id
+// containerNames are what people call containers.
+func (a *agent) containerNames(ctx context.Context, ids []string) (names []string) {
+	for _, id := range ids {
+		if c, err := a.engine.ContainerInspect(ctx, id, client.ContainerInspectOptions{}); err == nil {
+			id = strings.TrimPrefix(c.Container.Name, "/")
+		}
+		names = append(names, id)
 	}
-	return strings.TrimPrefix(c.Container.Name, "/")
+	return names
 }

@@ -4,11 +4,11 @@ package daemon
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,7 +39,17 @@ type sharing struct {
 
 	mu    sync.Mutex
 	relay *vhostuser.Relay
-	ended bool // there is to be none any more
+	now   *serving // nil: none has been started
+	ended bool     // there is to be none any more
+}
+
+// serving is a virtiofsd that runs, or did.
+type serving struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed at its end
+	err  error         // of it
+	tail lastLines
+	work sync.WaitGroup
 }
 
 // change waits for its turn to change where the share is; done ends the turn.
@@ -68,7 +78,7 @@ func (a *agent) startShares(ctx context.Context, l *life) {
 		return
 	}
 	for i, share := range a.o.Shares {
-		if share.Type != hostagent.ShareVirtiofs {
+		if share.Type != hostagent.ShareVirtiofs || slices.ContainsFunc(l.shares, func(s *sharing) bool { return s.share.Tag == share.Tag }) {
 			continue
 		}
 		s, err := a.startShare(ctx, l, server, share, a.shareSocket(i))
@@ -76,23 +86,49 @@ func (a *agent) startShares(ctx context.Context, l *life) {
 			a.shareProblem(share, err)
 			continue
 		}
-		l.shares = append(l.shares, s)
+		a.haveShare(l, s)
 	}
 }
 
-// startSharesAgain serves the folders anew to a VM that runs: they were taken from it for a save that did not come about.
+// startSharesAgain serves the folders anew to a VM that runs: they were taken from it for a save that did not come about. Those that are still there stay.
 func (a *agent) startSharesAgain(ctx context.Context, l *life) error {
+	there := len(l.shares)
 	a.startShares(ctx, l)
 	p, ok := l.vm.(hostagent.Plugger)
 	if !ok {
 		return nil
 	}
-	for _, s := range l.shares {
+	for _, s := range l.shares[there:] {
 		if err := p.Plug(ctx, hostagent.ShareLink{Tag: s.share.Tag, Socket: s.socket}); err != nil {
 			a.shareProblem(s.share, err)
 		}
 	}
 	return nil
+}
+
+// keepShares goes on with the shares of an earlier life of the same VM which were not taken from it.
+func (a *agent) keepShares(l, was *life) {
+	for _, s := range was.shares {
+		if !s.leaving.Load() {
+			a.haveShare(l, s)
+		}
+	}
+}
+
+// haveShare makes a share one of a life's, at the end of which it ends, unless the VM goes on with it.
+func (a *agent) haveShare(l *life, s *sharing) {
+	l.shares = append(l.shares, s)
+	l.onEnd("share "+s.share.Tag, func() error {
+		if l.vm != nil && !s.leaving.Load() {
+			select {
+			case <-l.vm.Done():
+			default:
+				return nil
+			}
+		}
+		return s.close()
+	})
+	l.work.Go(func() { a.watchShare(l, s) })
 }
 
 // unplugShare takes a share from the guest, which could not be saved with it.
@@ -103,7 +139,12 @@ func (a *agent) unplugShare(ctx context.Context, l *life, s *sharing) error {
 	}
 	defer done()
 	target := s.mount().Target
-	if err := a.link.call(ctx, proto.MethodUnmount, proto.Unmount{Target: target}, nil); err != nil {
+	var was proto.Unmounted
+	err = a.link.call(ctx, proto.MethodUnmount, proto.Unmount{Target: target, Unused: true}, &was)
+	if err == nil && len(was.Users) > 0 {
+		err = fmt.Errorf("programs in %s have a file or folder of it open", strings.Join(a.containerNames(ctx, was.Users), ", "))
+	}
+	if err != nil {
 		return fmt.Errorf("something in the machine uses it: stop the containers that do, or share it another way (`dev machine edit --share %s,type=fuse --restart %s`): %w", s.share.Host, a.o.Machine, err)
 	}
 	p, ok := l.vm.(hostagent.Plugger)
@@ -111,9 +152,15 @@ func (a *agent) unplugShare(ctx context.Context, l *life, s *sharing) error {
 		return nil
 	}
 	s.leaving.Store(true)
+	if was.Device != "" {
+		s.dead = append(s.dead, was.Device) // containers still have it
+	}
 	if err := p.Unplug(ctx, s.share.Tag); err != nil {
 		s.leaving.Store(false)
-		return errors.Join(err, a.link.call(ctx, proto.MethodMount, s.mount(), nil))
+		err = errors.Join(err, a.link.call(ctx, proto.MethodMount, s.mount(), nil))
+		dead := slices.Clone(s.dead)
+		l.work.Go(func() { a.mendContainers(l, s, dead) })
+		return err
 	}
 	return nil
 }
@@ -165,8 +212,9 @@ func virtiofsdHint(goos string) string {
 // args is the command line that serves a folder as who runs it: root keeps owners; others need a user namespace for the sandbox, and everything
 // in the share is theirs.
 func (v virtiofsd) args(share Share, socket string, root bool) []string {
+	cache := cmp.Or(share.Cache, hostagent.CacheAuto)
 	if v.rust {
-		args := []string{"--socket-path=" + socket, "--shared-dir=" + share.Host, "--cache=auto", "--xattr", "--announce-submounts", "--inode-file-handles=never"}
+		args := []string{"--socket-path=" + socket, "--shared-dir=" + share.Host, "--cache=" + cache, "--xattr", "--announce-submounts", "--inode-file-handles=never"}
 		if root {
 			args = append(args, "--sandbox=chroot")
 		} else {
@@ -177,7 +225,10 @@ func (v virtiofsd) args(share Share, socket string, root bool) []string {
 		}
 		return args
 	}
-	return []string{"-f", "--socket-path=" + socket, "-o", "source=" + escapeOption(share.Host), "-o", "cache=auto", "-o", "xattr", "-o", "announce_submounts", "-o", "sandbox=" + cSandbox(root)}
+	if cache == hostagent.CacheNever {
+		cache = "none"
+	}
+	return []string{"-f", "--socket-path=" + socket, "-o", "source=" + escapeOption(share.Host), "-o", "cache=" + cache, "-o", "xattr", "-o", "announce_submounts", "-o", "sandbox=" + cSandbox(root)}
 }
 
 // cSandbox: a user's own namespace is one already, and allows no further ones on many hosts.
@@ -200,12 +251,14 @@ func (a *agent) startShare(ctx context.Context, l *life, v virtiofsd, share Shar
 	if info, err := os.Stat(share.Host); err != nil || !info.IsDir() {
 		return nil, errors.Join(errors.New("it is no folder"), err)
 	}
-	s := &sharing{share: share, socket: socket, server: v, changing: make(chan struct{}, 1)}
-	l.onEnd("share "+share.Tag, s.close)
-	return s, a.serveShare(ctx, l, s)
+	s := &sharing{share: share, socket: socket, server: v, dead: slices.Clone(l.notes.Lost[share.Tag]), changing: make(chan struct{}, 1)}
+	if err := a.serveShare(ctx, s); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
 }
 
-// close ends the relay, and with it the server's connection.
+// close ends the relay and the server.
 func (s *sharing) close() error {
 	s.mu.Lock()
 	s.ended = true
@@ -213,78 +266,68 @@ func (s *sharing) close() error {
 	return s.disconnect()
 }
 
-// disconnect ends the relay, of which there may be another later.
+// disconnect ends the relay and the server, of which there may be others later.
 func (s *sharing) disconnect() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.relay == nil {
-		return nil
+	var err error
+	if s.relay != nil {
+		err = s.relay.Close()
 	}
-	err := s.relay.Close()
-	s.relay = nil
-	return err
+	if s.now != nil {
+		_ = s.now.cmd.Process.Kill() // nobody has anything left to write; it may have ended by itself
+		<-s.now.done
+		s.now.work.Wait()
+	}
+	s.relay, s.now = nil, nil
+	return errors.Join(err, removeIfThere(s.socket), removeIfThere(s.served()))
 }
 
-// connect begins a relay to a server.
-func (s *sharing) connect(served string, log *slog.Logger) (err error) {
+// served is the server's own socket, which the relay connects to.
+func (s *sharing) served() string { return strings.TrimSuffix(s.socket, ".sock") + "d.sock" }
+
+// serveShare starts a share's server, and the relay that the VM reaches it through.
+func (a *agent) serveShare(ctx context.Context, s *sharing) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
 		return errStopping
 	}
-	s.relay, err = vhostuser.Listen(s.socket, served, log)
-	return err
-}
-
-// serveShare starts a share's server, and the relay that the VM reaches it through.
-func (a *agent) serveShare(ctx context.Context, l *life, s *sharing) error {
-	v, served := s.server, strings.TrimSuffix(s.socket, ".sock")+"d.sock"
-	if err := removeIfThere(served); err != nil {
+	if err := removeIfThere(s.served()); err != nil {
 		return err
 	}
 	// It ends with the relay, whose connection it serves, or with this process.
-	cmd := exec.Command(v.path, v.args(s.share, served, os.Geteuid() == 0)...)
+	v, root := s.server, os.Geteuid() == 0
+	cmd := exec.Command(v.path, v.args(s.share, s.served(), root)...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
-	cmd.Dir = filepath.Dir(served)
-	sandboxed(cmd, os.Geteuid() == 0, v.rust)
-	tail := &lastLines{}
+	cmd.Dir = filepath.Dir(s.socket)
+	sandboxed(cmd, root, v.rust)
 	out, in := io.Pipe()
 	cmd.Stdout, cmd.Stderr = in, in
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start virtiofsd: %w", err)
 	}
-	done := make(chan struct{})
-	var ended error
-	var up atomic.Bool
-	l.work.Go(func() { a.logLines(out, "virtiofsd "+s.share.Tag, tail) })
-	l.work.Go(func() {
-		ended = cmd.Wait()
+	p := &serving{cmd: cmd, done: make(chan struct{})}
+	p.work.Go(func() { a.logLines(out, "virtiofsd "+s.share.Tag, &p.tail) })
+	p.work.Go(func() {
+		p.err = cmd.Wait()
 		_ = in.Close() // never fails
-		close(done)
-		if up.Load() {
-			a.shareEnded(l, s, tail)
-		}
+		close(p.done)
 	})
-	l.onEnd("server of share "+s.share.Tag, func() error {
-		select {
-		case <-done:
-		default:
-			_ = cmd.Process.Kill() // the VM is off: nothing is left to write
-			<-done
-		}
-		return errors.Join(removeIfThere(served), removeIfThere(s.socket))
-	})
-	if err := awaitSocket(ctx, served, done); err != nil {
-		return fmt.Errorf("virtiofsd did not start: %w: %s", errors.Join(err, endOf(done, &ended)), tail)
+	s.now = p
+	if err := awaitSocket(ctx, s.served(), p.done); err != nil {
+		return fmt.Errorf("virtiofsd did not start: %w: %s", errors.Join(err, p.end()), &p.tail)
 	}
-	up.Store(true)
-	return s.connect(served, a.log)
+	var err error
+	s.relay, err = vhostuser.Listen(s.socket, s.served(), a.log)
+	return err
 }
 
-func endOf(done <-chan struct{}, err *error) error {
+// end is why it ended; nil while it runs.
+func (p *serving) end() error {
 	select {
-	case <-done:
-		return *err
+	case <-p.done:
+		return p.err
 	default:
 		return nil
 	}

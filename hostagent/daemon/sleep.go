@@ -371,6 +371,7 @@ func (a *agent) goOn(ctx context.Context, was *life) error {
 	default:
 		l := a.newLife()
 		l.vm, l.mac, l.restored, l.notes = was.vm, was.mac, true, a.noteLife(was)
+		a.keepShares(l, was)
 		a.current.Store(l)
 		err := a.awaitRoom(ctx, l.vm, retryEvery)
 		if err == nil {
@@ -429,6 +430,7 @@ func (a *agent) putAside(grace time.Duration) (done, killed bool) {
 	}
 	again := a.newLife()
 	again.vm, again.mac = l.vm, l.mac
+	a.keepShares(again, l)
 	a.current.Store(again)
 	a.net.Load().Reopen()
 	a.link.begin(again)

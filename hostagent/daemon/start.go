@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -346,6 +347,10 @@ func (a *agent) mountShares(ctx context.Context, l *life) error {
 			}
 		}
 		a.state.problem("share "+s.share.Tag, p)
+		if p == nil && len(s.dead) > 0 {
+			dead := slices.Clone(s.dead)
+			l.work.Go(func() { a.mendContainers(l, s, dead) })
+		}
 		l.beforeSave("put folder "+strconv.Quote(s.share.Host)+" aside", func(ctx context.Context) error { return a.unplugShare(ctx, l, s) })
 	}
 	return nil

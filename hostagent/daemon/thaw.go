@@ -28,6 +28,8 @@ type notes struct {
 	Engine string `json:"engine,omitempty"`
 	// Prepared: what prepare does to a guest is done.
 	Prepared bool `json:"prepared,omitempty"`
+	// Lost are file systems, by share, that containers have of shares which were taken from the guest.
+	Lost map[string][]string `json:"lost,omitempty"`
 }
 
 // keys are those with which the guest lets us in.
@@ -51,6 +53,14 @@ func (a *agent) noteLife(l *life) notes {
 	n := notes{MAC: l.mac, Engine: a.state.snapshot().Engine, Prepared: !a.slowLoopback.Load()}
 	if secret := a.linkSecret.Load(); secret != nil {
 		n.LinkSecret = *secret
+	}
+	for _, s := range l.shares {
+		if len(s.dead) > 0 {
+			if n.Lost == nil {
+				n.Lost = map[string][]string{}
+			}
+			n.Lost[s.share.Tag] = s.dead
+		}
 	}
 	return n
 }

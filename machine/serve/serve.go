@@ -144,7 +144,7 @@ func start(ctx context.Context, driver machine.Driver, m *machine.Machine, link 
 func shares(spec machine.Spec) []daemon.Share {
 	var list []daemon.Share
 	for i, s := range spec.Shares {
-		list = append(list, daemon.Share{Tag: "share" + strconv.Itoa(i), Host: s.Host, Guest: s.Guest, ReadOnly: s.ReadOnly, Type: s.Type})
+		list = append(list, daemon.Share{Tag: "share" + strconv.Itoa(i), Host: s.Host, Guest: s.Guest, ReadOnly: s.ReadOnly, Type: s.Type, Cache: s.Cache})
 	}
 	return list
 }
