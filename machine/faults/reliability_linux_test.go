@@ -117,9 +117,6 @@ The last column says when a fault was last made to happen to a real machine, how
 const ending = `
 ## What no test makes happen
 
-**To a real machine, not yet**: ` + "`kill -9`" + ` of virtiofsd while containers use its share (shares of dev's own, the default, need none), and an upgrade killed at each of
-its steps, which is done with stand-ins only.
-
 These cannot be produced here. They are built for, and tested with stand-ins where that says something:
 
 - **The real sleep of a laptop**, hibernation, and a battery that runs out: tests stop the processor's clock as seen by the guest, and set clocks; none closes a lid.
