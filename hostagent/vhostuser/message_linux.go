@@ -73,16 +73,6 @@ func (m *message) close() {
 	m.files = nil
 }
 
-// take is the message's first file, which is the caller's from then on; -1: there is none.
-func (m *message) take() int {
-	if len(m.files) == 0 {
-		return -1
-	}
-	fd := m.files[0]
-	m.files = m.files[1:]
-	return fd
-}
-
 // receive reads a message.
 func receive(c *net.UnixConn) (m message, err error) {
 	defer func() {

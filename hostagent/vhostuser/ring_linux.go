@@ -64,7 +64,7 @@ func (r *ring) answer(m memory) {
 	if !r.taken { // the program answered in order
 		r.next, r.taken = index(v.used), true
 	}
-	any := false
+	told := false
 	for {
 		for have := index(v.have); r.next != have; r.next++ {
 			slot := uint64(r.next) % v.num
@@ -75,14 +75,14 @@ func (r *ring) answer(m memory) {
 			binary.LittleEndian.PutUint32(entry, uint32(head))
 			binary.LittleEndian.PutUint32(entry[4:], n)
 			atomic.StoreUint32(word(v.used), uint32(at+1)<<16) // no flags: the guest is to tell of the next one
-			any = true
+			told = true
 		}
 		binary.LittleEndian.PutUint16(v.used[4+8*v.num:], r.next) // where it counts for when to tell
 		if index(v.have) == r.next {
 			break
 		}
 	}
-	if any && r.call >= 0 {
+	if told && r.call >= 0 {
 		_, _ = unix.Write(r.call, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // a counter that is full tells as well
 	}
 }
