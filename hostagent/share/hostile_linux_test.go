@@ -17,7 +17,7 @@ import (
 
 // TestAnswersThatNobodyTakes: a guest that asks and does not listen is not listened to either, before this process holds much for it, and goes on when it listens.
 func TestAnswersThatNobodyTakes(t *testing.T) {
-	const size, most = 1 << 20, 140 << 20
+	const size, most = 1 << 20, 110 << 20
 	data := make([]byte, size)
 	for what, ask := range map[string]func(i int, ident uint64) wire.Request{
 		"reads": func(_ int, ident uint64) wire.Request {
@@ -34,7 +34,7 @@ func TestAnswersThatNobodyTakes(t *testing.T) {
 			}
 			g := greeted(t, Options{Folder: dir})
 			ident := g.do(wire.Request{Op: wire.OpLookup, Name: "f"}).Attr.Ident
-			const requests = 300
+			const requests = 150
 			before := heap()
 			var sent atomic.Int64
 			done := make(chan struct{})
@@ -102,7 +102,7 @@ func TestManyWaitForEvents(t *testing.T) {
 // TestHugeFolder: a folder of many pages comes in frames of bounded size, each name once.
 func TestHugeFolder(t *testing.T) {
 	dir := t.TempDir()
-	const files = pageNames + 2000
+	const files = pageNames + 500
 	for i := range files {
 		f, err := os.Create(fmt.Sprintf("%s/%05d", dir, i))
 		if err != nil {

@@ -17,7 +17,7 @@ const (
 	// subtreeEntries bounds the entries of sub-folders that are given unasked.
 	subtreeEntries = 512
 	// pageNames is how many names of a folder are read, sorted and sent at a time.
-	pageNames = 8192
+	pageNames = 4096
 )
 
 // pages reads the names in an open folder: all that a page has are sorted, as shells sort them, so that what is read next can be guessed. A limit of 0 is none.
