@@ -198,6 +198,12 @@ func (a *agent) carryProblem(c *carrying) {
 		Hint: "see `dev machine logs --console " + a.o.Machine + "`; it is tried again",
 	}
 	var refused *proto.FastError
+	select {
+	case <-c.ready: // it was there: the image knows of it
+		a.state.problem("share "+c.share.share.Tag, p)
+		return
+	default:
+	}
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &refused) && strings.Contains(refused.Text, "does not know") {
 		p.Text = fmt.Sprintf("folder %q is not in the machine: its image is older than shares of type %s", c.share.share.Host, hostagent.ShareFUSE)
 		p.Hint = "upgrade the machine's image: `dev machine upgrade " + a.o.Machine + "`"
