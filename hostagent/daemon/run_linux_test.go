@@ -105,7 +105,10 @@ func TestStatus(t *testing.T) {
 	if s.Metrics == nil || s.Metrics.MemoryBytes == 0 || s.Metrics.CPU == 0 || s.Metrics.Connections == 0 {
 		t.Errorf("metrics %+v", s.Metrics)
 	}
-	if problems, err := m.client.Health(t.Context()); err != nil || len(problems) != 0 {
+	problems, err := m.client.Health(t.Context())
+	// The guest here has this host's own disk, which may be as full as it likes.
+	problems = slices.DeleteFunc(problems, func(p hostagent.Problem) bool { return strings.Contains(p.Text, "the data disk is") })
+	if err != nil || len(problems) != 0 {
 		t.Errorf("health %+v, %v", problems, err)
 	}
 }
