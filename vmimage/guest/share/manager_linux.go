@@ -88,8 +88,8 @@ func (m *Manager) mounted(argument string) (*Mount, error) {
 // major:minor.
 func detachDead(target string) (devices []string, err error) {
 	for {
-		var st unix.Stat_t
-		if err := unix.Lstat(target, &st); !errors.Is(err, unix.ENOTCONN) {
+		var st unix.Statfs_t // never from a cache, as attributes may be
+		if err := unix.Statfs(target, &st); !errors.Is(err, unix.ENOTCONN) {
 			return devices, nil // whatever else is the matter, who mounts there hears of it
 		}
 		var cached unix.Statx_t
