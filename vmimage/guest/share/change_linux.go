@@ -217,6 +217,8 @@ func (m *mount) remove(cancel <-chan struct{}, h *fuse.InHeader, name string, op
 	m.table.mu.Unlock()
 	if c != nil && op == wire.OpUnlink {
 		m.settle(c, false)
+	} else if c != nil {
+		m.settleMade(c.id) // a folder with a file that the host has not made yet is not empty
 	}
 	k, errno := m.client.do(cancel, &r)
 	if errno != 0 {

@@ -116,3 +116,40 @@ func TestWritesThatWaited(t *testing.T) {
 		t.Errorf("sent at %v, want %v", places, want)
 	}
 }
+
+// TestForgottenWrites: a file that the kernel forgets stays known until what was written to it is carried out, and no longer.
+func TestForgottenWrites(t *testing.T) {
+	m, n := writing(t)
+	if e := m.write(n, &wire.Request{Data: []byte("data")}); e != 0 {
+		t.Fatalf("write: error %d", e)
+	}
+	m.Forget(n.id, 1)
+	known := func() bool {
+		have, _, _ := m.node(n.id)
+		return have == n
+	}
+	if !known() {
+		t.Fatal("the file is forgotten before its writes are carried out")
+	}
+	var k *call
+	within(t, "sending what was written", func() {
+		for k == nil {
+			m.client.mu.Lock()
+			for _, k = range m.client.calls {
+			}
+			m.client.mu.Unlock()
+			time.Sleep(time.Millisecond)
+		}
+	})
+	if !known() {
+		t.Error("the file is forgotten before the host has answered")
+	}
+	m.client.forget(k)
+	k.res.Attr = n.attr
+	k.finish()
+	within(t, "forgetting", func() {
+		for known() {
+			time.Sleep(time.Millisecond)
+		}
+	})
+}

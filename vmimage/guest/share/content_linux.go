@@ -84,6 +84,7 @@ func (m *mount) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 
 // FsyncDir has the host write a folder to its disk.
 func (m *mount) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	m.settleMade(in.NodeId)
 	_, r, status := m.request(&in.InHeader, wire.OpFsync)
 	if !status.Ok() {
 		return status

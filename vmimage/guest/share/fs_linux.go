@@ -122,6 +122,11 @@ func (m *mount) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, ou
 	if status, ok := m.lookupKnown(dir, name, out); ok {
 		return status
 	}
+	if m.settleMade(h.NodeId) { // the host may not know the name yet
+		if status, ok := m.lookupKnown(dir, name, out); ok {
+			return status
+		}
+	}
 	epoch := m.client.epoch.Load()
 	k, errno := m.client.do(cancel, &r)
 	t := m.table
@@ -202,8 +207,20 @@ func (m *mount) listedNode(dir *node, i int) *node {
 	return n
 }
 
-// Forget says that the kernel does not know a file any more.
+// Forget says that the kernel does not know a file any more. What was written to it, from memory it was mapped into, is carried out first: until then the file must
+// be known to whoever renames, reads or removes it. The kernel waits for nobody here, and neither may who takes its requests.
 func (m *mount) Forget(id, lookups uint64) {
+	if n, _, _ := m.node(id); n != nil && n.pendingWrites() {
+		go func() {
+			m.settle(n, false)
+			m.forget(id, lookups)
+		}()
+		return
+	}
+	m.forget(id, lookups)
+}
+
+func (m *mount) forget(id, lookups uint64) {
 	t := m.table
 	t.mu.Lock()
 	n, path, gone := t.forget(id, lookups)

@@ -120,6 +120,7 @@ func (m *mount) invalidate(path string) {
 
 // revise asks whether a name still is the file that the kernel knows by it, and tells the kernel where it is not.
 func (m *mount) revise(dir *node, name string, c *node) {
+	m.settle(c, false) // the host may not have made it yet
 	m.table.mu.Lock()
 	path, ok := m.table.pathOf(dir)
 	m.table.mu.Unlock()

@@ -12,9 +12,8 @@ import (
 const (
 	// writeChunk is how many bytes of small writes that follow each other are sent as one.
 	writeChunk = 128 << 10
-	// maxUnanswered bounds the bytes of one file that are under way, and maxAhead those of the whole share.
+	// maxUnanswered bounds the bytes of one file that are under way.
 	maxUnanswered = 4 << 20
-	maxAhead      = 16 << 20
 	// holdWrite is how long a small write may wait for the next.
 	holdWrite = 20 * time.Millisecond
 )
@@ -235,13 +234,13 @@ func (m *mount) sendDirty() {
 	}
 }
 
-// settleMade waits until the host has made what was made in a folder.
-func (m *mount) settleMade(id uint64) {
+// settleMade waits until the host has made what was made in a folder; false: there was nothing to wait for.
+func (m *mount) settleMade(id uint64) bool {
 	m.table.mu.Lock()
 	dir := m.table.nodes[id]
 	if dir == nil || dir.making == 0 {
 		m.table.mu.Unlock()
-		return
+		return false
 	}
 	var all []*node
 	for _, n := range dir.children {
@@ -253,6 +252,7 @@ func (m *mount) settleMade(id uint64) {
 	for _, n := range all {
 		m.settle(n, false)
 	}
+	return true
 }
 
 // settleAll waits for all writes of the share: what follows may move the files they are for.
