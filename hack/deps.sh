@@ -37,6 +37,8 @@ else
 	have mkfs.xfs || need xfsprogs
 	have python3 || need python3-minimal # these two watch files in tests
 	have node || need nodejs
+	have rsync || need rsync # these work on shares in tests
+	have sqlite3 || need sqlite3
 	[ -f /usr/share/keyrings/debian-archive-keyring.gpg ] || need debian-archive-keyring
 	[ -f /etc/ssl/certs/ca-certificates.crt ] || [ ! -f /etc/debian_version ] || need ca-certificates
 fi

@@ -7,13 +7,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sort"
 	"testing"
 )
 
 var (
 	at     = flag.String("dir", "", "folder whose file system to test, instead of that of temporary files")
 	owners = flag.Bool("owners", true, "the file system keeps owners and permissions")
+
+	results = flag.String("results", "", "write what held to this file, for the table in docs/shares.md")
+	way     = flag.String("way", "disk", "what the folder is: disk, fuse, fuse-vm or virtiofs-vm")
+	how     = flag.String("how", "", "how it was run, for who reads the results")
 )
 
 // TestCases holds for any disk of Linux's; with -dir it says what holds for another file system.
@@ -33,33 +36,21 @@ func TestCases(t *testing.T) {
 			}
 		}
 	}
-	passed, failed := map[string]int{}, map[string]int{}
-	for i, c := range Cases() {
+	cases := append(Cases(), Programs(ScaleOf(os.Getenv("DEV_TEST_SHARES")))...)
+	var all []Outcome
+	for i, c := range cases {
 		t.Run(c.Group+"/"+c.Name, func(t *testing.T) {
 			if c.Owners && !*owners {
 				t.Skip("this file system does not keep owners")
 			}
-			dir := filepath.Join(base, fmt.Sprintf("case%d", i))
-			if err := os.Mkdir(dir, 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := c.Run(dir); err != nil {
-				failed[c.Group]++
-				t.Error(err)
-			} else {
-				passed[c.Group]++
-			}
-			if err := os.RemoveAll(dir); err != nil {
-				t.Errorf("clean up: %v", err)
-			}
+			o := c.Try(filepath.Join(base, fmt.Sprintf("case%d", i)))
+			all = append(all, o)
+			o.Tell(t)
 		})
 	}
-	groups := make([]string, 0, len(passed))
-	for g := range passed {
-		groups = append(groups, g)
-	}
-	sort.Strings(groups)
-	for _, g := range groups {
-		t.Logf("| %s | %d of %d |", g, passed[g], passed[g]+failed[g])
+	if *results != "" {
+		if err := Record(*results, *way, *how, all); err != nil {
+			t.Error(err)
+		}
 	}
 }
