@@ -248,6 +248,7 @@ func (m *mount) unname(dir *node, name string) {
 		n.attr.Nlink = 0
 	}
 	n.removed = n.attr.Nlink == 0
+	m.table.spread(n)
 }
 
 // Rename moves a name, or exchanges two.

@@ -185,7 +185,19 @@ func (t *table) learn(n *node, a *wire.Attr) (changed bool) {
 	if changed {
 		n.fetched = nil
 	}
+	if n.attr.Nlink > 1 || len(n.places) > 1 {
+		t.spread(n)
+	}
 	return changed
+}
+
+// spread gives what is known of a file with several names to the listings that have the others: they would say otherwise that it has fewer, or more.
+func (t *table) spread(n *node) {
+	for _, p := range n.places {
+		if i, ok := p.dir.list.find(p.name); ok && p.dir.list.entries[i].attr.Ident == n.ident {
+			p.dir.list.entries[i].attr = n.attr
+		}
+	}
 }
 
 // detach takes a name away from what has it.
