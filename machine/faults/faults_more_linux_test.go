@@ -3,7 +3,15 @@
 package faults
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
 	"fmt"
+	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -108,14 +116,20 @@ func lostTerminal(t *testing.T, l *lab) {
 // expired puts certificates in place that ended long ago.
 func expired(t *testing.T, l *lab) {
 	l.dev(t, "machine", "stop", "box")
-	for _, args := range [][]string{
-		{"openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=old", "-days", "-1", "-keyout", l.file("tls/server-key.pem"), "-out", l.file("tls/server.pem")},
-	} {
-		if _, err := exec.LookPath(args[0]); err != nil {
-			t.Skip("needs openssl to make a certificate that has expired")
-		}
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Skipf("this openssl makes no certificate that has expired: %s", out)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	old := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "old"}, NotBefore: now.Add(-48 * time.Hour), NotAfter: now.Add(-24 * time.Hour)}
+	der, err1 := x509.CreateCertificate(rand.Reader, old, old, &key.PublicKey, key)
+	private, err2 := x509.MarshalPKCS8PrivateKey(key)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{"tls/server.pem": {Type: "CERTIFICATE", Bytes: der}, "tls/server-key.pem": {Type: "PRIVATE KEY", Bytes: private}} {
+		if err := os.WriteFile(l.file(name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
 	l.up(t)
