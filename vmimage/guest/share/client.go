@@ -67,7 +67,8 @@ type client struct {
 	calls map[uint64]*call
 	next  uint64
 	lost  time.Time // since when there is no connection
-	dead  bool      // requests fail at once
+	dead  bool      // requests fail at once, until there is a connection
+	ended bool      // requests fail at once, from now on
 	met   bool      // there was a connection
 	seen  uint64    // pushes
 	// epoch counts what the host said of its own: an answer that crossed with one may be out of date.
@@ -216,6 +217,9 @@ func (c *client) watch(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			c.mu.Lock()
+			c.ended = true // nobody looks after those that come now
+			c.mu.Unlock()
 			c.expire(func(*call) bool { return true }, true)
 			return
 		case <-tick.C:
@@ -260,7 +264,7 @@ func (c *client) start(calls []*call, requests []wire.Request) {
 		k.frame = r.Append(make([]byte, 0, 160+len(r.Path)+len(r.Name)+len(r.Path2)+len(r.Name2)+len(r.Data)))
 		size += len(k.frame)
 	}
-	if c.dead {
+	if c.dead || c.ended {
 		c.mu.Unlock()
 		failSoon(calls)
 		return

@@ -3,6 +3,7 @@
 package share
 
 import (
+	"context"
 	"net"
 	"slices"
 	"sync"
@@ -45,6 +46,23 @@ func TestWritesWithoutHost(t *testing.T) {
 		}
 		if e := m.settle(n, true); e != wire.EIO {
 			t.Errorf("close: error %d, want %d", e, wire.EIO)
+		}
+	})
+}
+
+// TestNothingWaitsAfterTheEnd: whoever asks after the unmount, while there is still a connection that nobody reads from, is not left to wait.
+func TestNothingWaitsAfterTheEnd(t *testing.T) {
+	c := newClient()
+	a, b := net.Pipe()
+	defer b.Close()
+	defer a.Close()
+	c.attach(a, true)
+	ended, end := context.WithCancel(t.Context())
+	end()
+	within(t, "the watch", func() { c.watch(ended) })
+	within(t, "a request", func() {
+		if _, e := c.do(nil, &wire.Request{Op: wire.OpGetattr}); e != wire.EIO {
+			t.Errorf("error %d, want %d", e, wire.EIO)
 		}
 	})
 }
