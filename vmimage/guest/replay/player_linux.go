@@ -25,7 +25,6 @@ type Player struct {
 	log     *slog.Logger
 	proc    string
 	seen    seen // Run's alone
-	moves   bool // so is this: something moves in the batch under way
 
 	thread atomic.Uint32
 	mu     sync.Mutex
@@ -117,14 +116,11 @@ func (p *Player) look() {
 
 // play replays one batch.
 func (p *Player) play(events []wire.Event) {
-	// What is read from now on is new, even by who is woken by an earlier event of the batch. Where a file is may become clear only by what moves in it.
-	p.moves = false
+	// What is read from now on is new, even by who is woken by an earlier event of the batch.
 	for _, e := range events {
 		switch e.Kind {
 		case wire.Modified, wire.Attributes:
 			p.picture.Changed(e.Path)
-		case wire.Moved:
-			p.moves = true
 		}
 	}
 	if len(events) < manyEvents {
@@ -150,7 +146,7 @@ func (p *Player) perform(s step) {
 		p.invalidate(e)
 		return
 	}
-	if p.moves && s.do != create && s.do != remove && s.do != rename {
+	if s.do != create && s.do != remove && s.do != rename {
 		p.picture.Changed(e.Path) // its place may not have been known before
 	}
 	p.expect(s)
@@ -178,11 +174,8 @@ func (p *Player) settle(path string) {
 
 func (p *Player) invalidate(e wire.Event) {
 	switch e.Kind {
-	case wire.Modified, wire.Attributes:
-		if p.moves { // otherwise that was done before
-			p.picture.Changed(e.Path)
-		}
-	case wire.Closed: // which changes nothing
+	case wire.Modified, wire.Attributes, wire.Closed:
+		p.picture.Changed(e.Path)
 	case wire.Moved:
 		p.picture.Gone(e.Path)
 		p.picture.Gone(e.To)

@@ -92,8 +92,7 @@ func (m *mount) replayEvents(ctx context.Context, work *sync.WaitGroup) {
 		m.log.Warn("replay the host's file events", "share", m.o.Name, "error", err)
 		return
 	}
-	seen := &picture{mount: m, stale: map[uint64]bool{}}
-	player, err := replay.New(root, seen, m.log)
+	player, err := replay.New(root, picture{m}, m.log)
 	if err != nil {
 		m.log.Warn("replay the host's file events", "share", m.o.Name, "error", errors.Join(err, unix.Close(root)))
 		return
@@ -102,27 +101,18 @@ func (m *mount) replayEvents(ctx context.Context, work *sync.WaitGroup) {
 	work.Go(func() {
 		m.missed.hear()
 		f := &follower{m: m}
-		next := func(ctx context.Context) ([]wire.Event, error) {
-			events, err := f.next(ctx)
-			clear(seen.stale)
-			return events, err
-		}
-		if err := player.Run(ctx, next); ctx.Err() == nil && !errors.Is(err, errNoEvents) {
+		if err := player.Run(ctx, f.next); ctx.Err() == nil && !errors.Is(err, errNoEvents) {
 			m.log.Warn("replay the host's file events", "share", m.o.Name, "error", err)
 		}
 		_ = unix.Close(root) // only looked at
 	})
 }
 
-// picture is what the player sees of a mount. It is the player's alone.
-type picture struct {
-	*mount
-	// stale are folders that the kernel was told to ask for again since the last batch came. All of the batch had happened on the host before.
-	stale map[uint64]bool
-}
+// picture is what the player sees of a mount.
+type picture struct{ *mount }
 
 // Node is what has been told of a path.
-func (p *picture) Node(path string) (replay.Node, bool) {
+func (p picture) Node(path string) (replay.Node, bool) {
 	t := p.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -137,7 +127,7 @@ func (p *picture) Node(path string) (replay.Node, bool) {
 }
 
 // Names are those that have been told of in a folder.
-func (p *picture) Names(folder string) []string {
+func (p picture) Names(folder string) []string {
 	t := p.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -160,7 +150,7 @@ func (p *picture) Names(folder string) []string {
 }
 
 // Host asks the host.
-func (p *picture) Host(path string) (replay.Node, bool) {
+func (p picture) Host(path string) (replay.Node, bool) {
 	a, errno := p.ask(path)
 	return replay.Node{Ident: a.Ident, Mode: a.Mode}, errno == 0
 }
@@ -176,7 +166,7 @@ func (m *mount) ask(path string) (wire.Attr, uint16) {
 }
 
 // Changed forgets attributes and contents of a file.
-func (p *picture) Changed(path string) {
+func (p picture) Changed(path string) {
 	t := p.table
 	t.mu.Lock()
 	dirPath, _ := pathParts(path)
@@ -199,7 +189,7 @@ func (p *picture) Changed(path string) {
 }
 
 // Gone forgets what is known of a name.
-func (p *picture) Gone(path string) {
+func (p picture) Gone(path string) {
 	if path == "" {
 		p.Changed(path)
 		return
@@ -222,10 +212,7 @@ func (p *picture) Gone(path string) {
 		c.version++
 	}
 	t.mu.Unlock()
-	if !p.stale[dir.id] {
-		p.stale[dir.id] = true
-		_ = p.server.InodeNotify(dir.id, -1, 0)
-	}
+	_ = p.server.InodeNotify(dir.id, -1, 0)
 	if c != nil && c.attr.Mode&wire.TypeMask == wire.TypeFolder {
 		if a, errno := p.ask(path); errno == 0 && a.Ident == c.ident {
 			return // a folder that is there must not be taken from who stands in it
