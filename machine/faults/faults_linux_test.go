@@ -3,14 +3,13 @@
 package faults
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -68,66 +67,78 @@ func killBoth(t *testing.T, l *lab) {
 	l.whole(t, "before-both-died")
 }
 
-// killCommand starts a command and kills what victim names as soon as one of the command's lines has the words. Where the words never come, the command
-// was through before: there is nothing to kill.
-func (l *lab) killCommand(t *testing.T, words, victim string, args ...string) (killed bool) {
+// running is a command of the test's that runs beside it, and what it has printed so far.
+type running struct {
+	cmd   *exec.Cmd
+	ended chan error
+
+	mu   sync.Mutex
+	said bytes.Buffer
+}
+
+func (r *running) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.said.Write(p)
+}
+
+func (r *running) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.said.String()
+}
+
+// begin starts a command; ended tells its end.
+func (l *lab) begin(t *testing.T, args ...string) *running {
 	t.Helper()
 	ctx, cancel := bounded(t)
-	defer cancel()
-	cmd := l.command(ctx, append([]string{"--debug"}, args...)...)
-	read, write := io.Pipe()
-	var all bytes.Buffer
-	cmd.Stdout, cmd.Stderr = write, write
-	if err := cmd.Start(); err != nil {
+	r := &running{cmd: l.command(ctx, args...), ended: make(chan error, 1)}
+	r.cmd.Stdout, r.cmd.Stderr = r, r
+	if err := r.cmd.Start(); err != nil {
+		cancel()
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { err := cmd.Wait(); write.Close(); ended <- err }()
-	lines := bufio.NewScanner(io.TeeReader(read, &all))
-	for lines.Scan() {
-		if killed || !strings.Contains(lines.Text(), words) {
-			continue
-		}
-		killed = true
-		if victim == "" {
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it may have ended
-			continue
-		}
-		for _, p := range l.processes(t, victim) {
-			_ = syscall.Kill(p.pid, syscall.SIGKILL) // likewise
+	go func() {
+		defer cancel()
+		r.ended <- r.cmd.Wait()
+	}()
+	return r
+}
+
+// killWhen starts a command and kills what victim names as soon as now says so, which looks at what the command has printed; victim "" is the command itself.
+// killed is false where there was nothing to kill before the command was through. Whether the command succeeds is its own affair.
+func (l *lab) killWhen(t *testing.T, victim string, now func(said string) bool, args ...string) (killed bool) {
+	t.Helper()
+	r := l.begin(t, args...)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	var err error
+	for lives := true; lives; {
+		select {
+		case err = <-r.ended:
+			lives = false
+		case <-tick.C:
+			if !killed && now(r.String()) {
+				killed = l.kill(t, victim, r.cmd.Process.Pid)
+			}
 		}
 	}
-	err := <-ended
-	t.Logf("dev %s, killed %q: %v: %v\n%s", strings.Join(args, " "), victim, killed, err, all.String())
+	l.noticed(t)
+	t.Logf("dev %s, killed %q: %v: %v\n%s", strings.Join(args, " "), victim, killed, err, r)
 	return killed
 }
 
-// startStages are words of the lines that a start prints, one for each stage.
-var startStages = []string{"starting the machine", "starting the VM", "booting", "waking", "waiting for the engine", "publishing sockets"}
-
-// killAtStart kills one of the processes of a start at each of its stages.
-func killAtStart(victim string) func(*testing.T, *lab) {
-	return func(t *testing.T, l *lab) {
-		for _, stage := range startStages {
-			l.dev(t, "machine", "stop", "box")
-			l.noProcesses(t)
-			if !l.killCommand(t, stage, victim, "machine", "start", "box") {
-				t.Logf("a start has no stage %q now", stage)
-			}
-			l.whole(t)
-		}
+// kill kills a command's process group, or, where victim names others, those; it says whether there were any.
+func (l *lab) kill(t *testing.T, victim string, command int) bool {
+	t.Helper()
+	if victim == "" {
+		return syscall.Kill(-command, syscall.SIGKILL) == nil
 	}
-}
-
-// killAtStop kills one of the processes of a stop a moment after it was asked for.
-func killAtStop(victim string) func(*testing.T, *lab) {
-	return func(t *testing.T, l *lab) {
-		for _, delay := range []time.Duration{0, 50 * time.Millisecond, 200 * time.Millisecond, 600 * time.Millisecond} {
-			l.write(t, fmt.Sprintf("before-the-stop-%d", delay.Milliseconds()))
-			l.killLater(t, delay, victim, "machine", "stop", "box")
-			l.whole(t, fmt.Sprintf("before-the-stop-%d", delay.Milliseconds()))
-		}
+	list := l.processes(t, victim)
+	for _, p := range list {
+		_ = syscall.Kill(p.pid, syscall.SIGKILL) // it may have ended
 	}
+	return len(list) > 0
 }
 
 // noticed waits until the machine is what it says: an agent needs a moment to learn that its VM was killed, in which it truly says that all is well.
@@ -142,28 +153,52 @@ func (l *lab) noticed(t *testing.T) {
 	})
 }
 
-// killLater starts a command and kills a process a while later; "" is the command itself. Whether the command succeeds is its own affair.
-func (l *lab) killLater(t *testing.T, delay time.Duration, victim string, args ...string) {
-	t.Helper()
-	ctx, cancel := bounded(t)
-	defer cancel()
-	cmd := l.command(ctx, args...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(delay)
-	if victim == "" {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it may have ended
-	} else {
-		for _, p := range l.processes(t, victim) {
-			_ = syscall.Kill(p.pid, syscall.SIGKILL) // likewise
+// stages are the lines that a start prints, one for each stage: of a machine that wakes from its memory, and of one that boots.
+var stages = map[bool][]string{
+	false: {"starting the machine", "waking", "waiting for the engine", "mounting shared folders", "publishing sockets"},
+	true:  {"starting the machine", "booting", "waiting for the engine"},
+}
+
+// killAtStart kills one of the processes of a start at each of its stages.
+func killAtStart(victim string) func(*testing.T, *lab) {
+	return func(t *testing.T, l *lab) {
+		for _, cold := range []bool{false, true} {
+			for _, stage := range stages[cold] {
+				l.dev(t, "machine", "stop", fmt.Sprintf("--cold=%v", cold), "box")
+				l.noProcesses(t)
+				if !l.killWhen(t, victim, func(said string) bool { return strings.Contains(said, stage) }, "machine", "start", "box") {
+					t.Logf("nothing was killed at stage %q", stage)
+				}
+				l.whole(t)
+			}
 		}
 	}
-	err := cmd.Wait()
-	l.noticed(t)
-	t.Logf("dev %s, %q killed after %v: %v\n%s", strings.Join(args, " "), victim, delay, err, out.String())
+}
+
+// moments are when something is killed after a command was started that takes less than a second or two on a quiet machine.
+var moments = []time.Duration{0, 60 * time.Millisecond, 250 * time.Millisecond, 600 * time.Millisecond}
+
+// atMoments does something once for each moment. What it asks to be killed is killed that much later than the command was started; then all must be whole.
+func atMoments(victim string, do func(t *testing.T, l *lab, kill func(command ...string))) func(*testing.T, *lab) {
+	return func(t *testing.T, l *lab) {
+		for _, moment := range moments {
+			words := fmt.Sprintf("%s-%v", filepath.Base(t.Name()), moment)
+			l.write(t, words)
+			do(t, l, func(command ...string) {
+				t.Helper()
+				begin := time.Now()
+				if !l.killWhen(t, victim, func(string) bool { return time.Since(begin) >= moment }, append([]string{"machine"}, command...)...) {
+					t.Logf("nothing was killed after %v", moment)
+				}
+				l.whole(t, words)
+			})
+		}
+	}
+}
+
+// killAtStop kills one of the processes of a stop.
+func killAtStop(victim string) func(*testing.T, *lab) {
+	return atMoments(victim, func(_ *testing.T, _ *lab, kill func(...string)) { kill("stop", "box") })
 }
 
 // twoStarts is what two terminals do.
@@ -234,7 +269,7 @@ func fullGuestDisk(t *testing.T, l *lab) {
 		t.Fatalf("free the disk: %v: %s", err, out)
 	}
 	l.write(t, "after-the-disk-was-full")
-	await(t, "the machine is well again", func() bool { return len(l.status(t).Problems) == 0 })
+	l.well(t)
 	l.whole(t, "before-the-disk-was-full", "after-the-disk-was-full")
 }
 
@@ -259,18 +294,6 @@ func engineCrashes(t *testing.T, l *lab) {
 		proof()
 	}
 	l.whole(t, "before-the-engine-crashed")
-}
-
-// guestClock steps the guest's clock both ways, as a sleeping laptop and a bad time server do.
-func guestClock(t *testing.T, l *lab) {
-	for _, step := range []time.Duration{-12 * time.Hour, 12 * time.Hour} {
-		l.guest(t, fmt.Sprintf("date -s @%d", time.Now().Add(step).Unix()))
-		await(t, "the clock is right", func() bool {
-			text := l.guest(t, "date +%s")
-			seconds, err := time.ParseDuration(text + "s")
-			return err == nil && time.Until(time.Unix(int64(seconds.Seconds()), 0)).Abs() < 30*time.Second // the command itself takes a while here
-		})
-	}
 }
 
 // newerSpec is a machine that a newer dev has written.

@@ -10,11 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
-
-// moments are when something is killed after a command was started that takes less than a second on a quiet machine.
-var moments = []time.Duration{0, 60 * time.Millisecond, 250 * time.Millisecond, 600 * time.Millisecond}
 
 // sleeper starts a container that lives on, and returns what it says to prove that it is the same one, not one that was started again.
 func (l *lab) sleeper(t *testing.T) (proof func() string) {
@@ -59,32 +55,26 @@ func suspended(t *testing.T, l *lab) {
 	l.whole(t, "before-it-was-suspended")
 }
 
-// killAtSuspend kills something at four moments of a suspend.
+// killAtSuspend kills something while a machine with a container is suspended.
 func killAtSuspend(victim string) func(*testing.T, *lab) {
 	return func(t *testing.T, l *lab) {
 		proof := l.sleeper(t)
-		for i, moment := range moments {
-			words := fmt.Sprintf("before-suspend-%d", i)
-			l.write(t, words)
-			l.killLater(t, moment, victim, "machine", "suspend", "box")
-			l.whole(t, words)
+		atMoments(victim, func(_ *testing.T, _ *lab, kill func(...string)) {
+			kill("suspend", "box")
 			proof()
-		}
+		})(t, l)
 	}
 }
 
-// killAtResume kills something at four moments of a resume. The container that was saved may be lost with the VM; what it had written is not.
+// killAtResume kills something while such a machine is resumed. The container that was saved may be lost with the VM; what it had written is not.
 func killAtResume(victim string) func(*testing.T, *lab) {
 	return func(t *testing.T, l *lab) {
 		proof := l.sleeper(t)
-		for i, moment := range moments {
-			words := fmt.Sprintf("before-resume-%d", i)
-			l.write(t, words)
+		atMoments(victim, func(t *testing.T, l *lab, kill func(...string)) {
 			l.dev(t, "machine", "suspend", "box")
-			l.killLater(t, moment, victim, "machine", "resume", "box")
-			l.whole(t, words)
+			kill("resume", "box")
 			proof()
-		}
+		})(t, l)
 	}
 }
 
@@ -216,7 +206,7 @@ func hostDiskFull(t *testing.T, l *lab) {
 	if err := <-ended; err != nil {
 		t.Errorf("the container did not go on: %v", err)
 	}
-	await(t, "the machine is well again", func() bool { return len(l.status(t).Problems) == 0 })
+	l.well(t)
 	l.whole(t, "before-the-host-was-full")
 }
 

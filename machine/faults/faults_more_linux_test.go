@@ -25,21 +25,43 @@ import (
 	"github.com/miekg/dns"
 )
 
-// killAtSnapshot kills something at four moments of saving a snapshot, and then of restoring one.
+// killAtSnapshot kills something while a snapshot is saved, and then while one is restored.
 func killAtSnapshot(victim string) func(*testing.T, *lab) {
-	return func(t *testing.T, l *lab) {
-		for i, moment := range moments {
-			words, name := fmt.Sprintf("before-snapshot-%d", i), fmt.Sprintf("s%d", i)
-			l.write(t, words)
-			l.killLater(t, moment, victim, "machine", "snapshot", "save", "box", "--name", name)
-			l.whole(t, words)
-			l.dev(t, "machine", "snapshot", "save", "box", "--name", "whole")
-			l.killLater(t, moment, victim, "machine", "snapshot", "restore", "--stop", "-y", "box", "whole")
-			l.whole(t, words)
-			l.dev(t, "machine", "stop", "--cold", "box")
-			l.forgetSnapshots(t)
-			l.up(t)
+	return atMoments(victim, func(t *testing.T, l *lab, kill func(...string)) {
+		kill("snapshot", "save", "box", "--name", "begun")
+		l.dev(t, "machine", "snapshot", "save", "box", "--name", "whole")
+		kill("snapshot", "restore", "--stop", "-y", "box", "whole")
+		l.dev(t, "machine", "stop", "--cold", "box")
+		l.forgetSnapshots(t)
+		l.up(t)
+	})
+}
+
+// tornSnapshots damages snapshots of a machine in several ways: none of them replaces anything, and the machine goes on.
+func tornSnapshots(t *testing.T, l *lab) {
+	l.write(t, "before-the-snapshot")
+	proof := l.sleeper(t)
+	before := proof()
+	for name, damage := range map[string]string{
+		"torn":     `truncate -s $(( $(stat -c %s data.img) / 2 )) data.img`,
+		"altered":  `printf 'not what was there' | dd of=data.img bs=1 seek=1049600 conv=notrunc status=none`,
+		"no-sums":  `truncate -s 100 data.sums`,
+		"no-words": `truncate -s 20 snapshot.json`,
+	} {
+		l.dev(t, "machine", "snapshot", "save", "box", "--name", name)
+		cmd := exec.Command("sh", "-euc", damage)
+		cmd.Dir = l.file("snapshots/" + name)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("damage the snapshot: %v: %s", err, out)
 		}
+		l.fails(t, []string{"machine", "snapshot", "verify", "box", name}, name)
+		l.fails(t, []string{"machine", "snapshot", "restore", "--stop", "-y", "box", name}, name)
+		l.noJournal(t)
+		l.dev(t, "machine", "snapshot", "rm", "box", name)
+	}
+	l.whole(t, "before-the-snapshot")
+	if proof() != before {
+		t.Error("the machine was stopped for a snapshot that cannot be restored")
 	}
 }
 
@@ -237,7 +259,7 @@ func guestAgentDies(t *testing.T, l *lab) {
 	if proof() != before {
 		t.Error("the container was started anew")
 	}
-	await(t, "the machine is well again", func() bool { return len(l.status(t).Problems) == 0 })
+	l.well(t)
 }
 
 // guestAgent prints the process of the agent in a machine.

@@ -11,9 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/seed71221737/dev/vmimage"
 )
@@ -53,51 +51,6 @@ func (l *lab) otherImage(t *testing.T, name string, broken bool) (dir string) {
 	return dir
 }
 
-// killAtStep starts a command and kills what victim names as soon as the machine's journal is at a step; "" is the command itself.
-func (l *lab) killAtStep(t *testing.T, step, victim string, args ...string) {
-	t.Helper()
-	ctx, cancel := bounded(t)
-	defer cancel()
-	cmd := l.command(ctx, args...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	killed := false
-	var err error
-	for running := true; running; {
-		select {
-		case err = <-ended:
-			running = false
-		case <-time.After(2 * time.Millisecond):
-			if !killed && l.step() == step {
-				killed = l.kill(t, victim, cmd.Process.Pid)
-			}
-		}
-	}
-	if !killed {
-		t.Errorf("dev %s had no step %q", strings.Join(args, " "), step)
-	}
-	l.noticed(t)
-	t.Logf("dev %s, %q killed at step %q: %v\n%s", strings.Join(args, " "), victim, step, err, out.String())
-}
-
-// kill kills a command's process group, or, where victim names others, those; it says whether there were any.
-func (l *lab) kill(t *testing.T, victim string, command int) bool {
-	t.Helper()
-	if victim == "" {
-		return syscall.Kill(-command, syscall.SIGKILL) == nil
-	}
-	list := l.processes(t, victim)
-	for _, p := range list {
-		_ = syscall.Kill(p.pid, syscall.SIGKILL) // it may have ended
-	}
-	return len(list) > 0
-}
-
 // step is what the machine's journal says, "" if there is none.
 func (l *lab) step() string {
 	var journal struct {
@@ -121,7 +74,9 @@ func killAtUpgrade(victim string) func(*testing.T, *lab) {
 			if step == "proven" {
 				l.dev(t, "machine", "stop", "--cold", "box")
 			}
-			l.killAtStep(t, step, victim, "machine", "upgrade", "--image", image, "box")
+			if !l.killWhen(t, victim, func(string) bool { return l.step() == step }, "machine", "upgrade", "--image", image, "box") {
+				t.Errorf("an upgrade had no step %q", step)
+			}
 			l.whole(t, words)
 			l.noJournal(t)
 			proof()

@@ -21,20 +21,51 @@ func needVirtiofsd(t *testing.T) {
 	t.Skip("virtiofsd is not installed")
 }
 
-// virtiofsdDies kills the server of a share that containers use, and takes the share through a sleep.
-func virtiofsdDies(t *testing.T, l *lab) {
+// serve gives the machine, for the time of a test, a virtiofs share with a word in it.
+func (l *lab) serve(t *testing.T) (folder string) {
+	t.Helper()
 	needVirtiofsd(t)
-	folder := filepath.Join(l.home, "served")
-	word := filepath.Join(folder, "word")
+	folder = filepath.Join(l.home, "served")
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(word, []byte("hello"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(folder, "word"), []byte("hello"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	l.dev(t, "machine", "edit", "--share", folder+",type=virtiofs", "--restart", "box")
-	t.Cleanup(func() { l.dev(t, "machine", "edit", "--unshare", folder, "box") })
+	t.Cleanup(func() { l.dev(t, "machine", "edit", "--unshare", folder, "--restart", "box") })
 	l.up(t)
+	return folder
+}
+
+// killVirtiofsd kills the server of a share while the machine is suspended, resumed, put to rest and woken: each time the machine is there afterwards with the folder.
+func killVirtiofsd(t *testing.T, l *lab) {
+	folder := l.serve(t)
+	proof := l.sleeper(t)
+	atMoments("virtiofsd", func(t *testing.T, l *lab, kill func(...string)) {
+		reads := func() {
+			t.Helper()
+			proof()
+			if got := l.run(t, "-v", folder+":/served", busybox, "cat", "/served/word"); got != "hello" {
+				t.Errorf("a container reads %q", got)
+			}
+		}
+		kill("suspend", "box")
+		reads()
+		l.dev(t, "machine", "suspend", "box")
+		kill("resume", "box")
+		reads()
+		kill("stop", "box")
+		reads()
+		l.dev(t, "machine", "stop", "box")
+		kill("start", "box")
+		reads()
+	})(t, l)
+}
+
+// virtiofsdDies kills the server of a share that containers use, and takes the share through a sleep.
+func virtiofsdDies(t *testing.T, l *lab) {
+	folder := l.serve(t)
 	docker := func(args ...string) {
 		t.Helper()
 		if out, err := l.docker(t, args...); err != nil {
@@ -66,7 +97,7 @@ func virtiofsdDies(t *testing.T, l *lab) {
 	if !reads("stands")() {
 		t.Error("the container that was started again does not have the folder")
 	}
-	await(t, "nothing is wrong any more", func() bool { return len(l.status(t).Problems) == 0 })
+	l.well(t)
 
 	l.fails(t, []string{"machine", "suspend", "box"}, "stands", folder)
 	docker("rm", "-f", "stands")
@@ -79,7 +110,7 @@ func virtiofsdDies(t *testing.T, l *lab) {
 	docker("rm", "-f", "reads")
 	l.dev(t, "machine", "stop", "box")
 	l.dev(t, "machine", "start", "box") // from memory
-	if got := l.guest(t, "cat "+word); got != "hello" {
+	if got := l.guest(t, "cat "+filepath.Join(folder, "word")); got != "hello" {
 		t.Errorf("a machine that was started from its memory reads %q", got)
 	}
 	if data, err := os.ReadFile(filepath.Join(folder, "reads")); err != nil || string(data) != "there\n" {

@@ -237,9 +237,19 @@ func (l *lab) whole(t *testing.T, words ...string) {
 			t.Errorf("%d processes %s run, want 1: %v", len(list), word, list)
 		}
 	}
-	if problems := l.status(t).Problems; len(problems) > 0 {
-		t.Errorf("the machine has problems: %v", problems)
+	l.well(t)
+}
+
+// well waits until the machine has no problems, which it may need a moment for.
+func (l *lab) well(t *testing.T) {
+	t.Helper()
+	var problems []string
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		if problems = l.status(t).Problems; len(problems) == 0 {
+			return
+		}
 	}
+	t.Errorf("the machine has problems: %v", problems)
 }
 
 // status is what dev says about the machine.

@@ -120,7 +120,8 @@ const ending = `
 These cannot be produced here. They are built for, and tested with stand-ins where that says something:
 
 - **The real sleep of a laptop**, hibernation, and a battery that runs out: tests stop the processor's clock as seen by the guest, and set clocks; none closes a lid.
-- **The host's clock**: a test must not set it. The guest's is set for real; what the agent does about the host's is tested on its decision (TestSlept).
+- **The host's clock**: a test must not set it. The guest's is set for real; for the host's, the agent is built with a clock that the test sets (host-clock), so that what
+  the kernel tells of a step is not in it: then the guest follows at once, here within ten seconds.
 - **A power cut of the host**: the disk is copied while the guest writes, which leaves what the guest had sent to QEMU. What the host's own file system loses at
   a power cut depends on that file system; dev syncs what it writes, and QEMU passes the guest's syncs on.
 - **Broken hardware**: memory and disks that lie. Saved memory, snapshots and images have checksums; the data disk has what its file system has.

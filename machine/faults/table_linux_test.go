@@ -37,16 +37,16 @@ func table() []fault {
 			Tests:   []string{"machine.TestKillBoth", "hostagent/daemon.TestStaleSocketsAreReplaced"},
 		},
 		{
-			Name: "kill-cli-at-start", Group: "Something dies", What: "the command is killed", How: "`kill -9` of `dev machine start` at each of its stages", produce: killAtStart(""), Slow: true,
+			Name: "kill-cli-at-start", Group: "Something dies", What: "the command is killed", How: "`kill -9` of `dev machine start` at each of its stages, from memory and booting", produce: killAtStart(""), Slow: true,
 			Promise: "the start goes on in the agent; the next command waits for it or begins anew",
 			Tests:   []string{"machine.TestKillCommand"},
 		},
 		{
-			Name: "kill-agent-at-start", Group: "Something dies", What: "the host agent is killed", How: "`kill -9` at each stage of a start", produce: killAtStart("hostagent"), Slow: true,
+			Name: "kill-agent-at-start", Group: "Something dies", What: "the host agent is killed", How: "`kill -9` at the same stages of a start", produce: killAtStart("hostagent"), Slow: true,
 			Promise: "the command says at which stage and why; the next `start` works",
 		},
 		{
-			Name: "kill-vm-at-start", Group: "Something dies", What: "the VM's process is killed", How: "`kill -9` at each stage of a start", produce: killAtStart("qemu-system"), Slow: true,
+			Name: "kill-vm-at-start", Group: "Something dies", What: "the VM's process is killed", How: "`kill -9` at the same stages of a start", produce: killAtStart("qemu-system"), Slow: true,
 			Promise: "as above",
 		},
 		{
@@ -66,6 +66,10 @@ func table() []fault {
 			Name: "kill-virtiofsd", Group: "Something dies", What: "the server of a virtiofs share is killed", How: "`kill -9` of virtiofsd while containers use the folder", produce: virtiofsdDies, Slow: true,
 			Promise: "what waits for it fails, nothing hangs; the folder comes back by itself, also in containers that run; those whose programs stand in it are named with the command that helps",
 			Tests:   []string{"hostagent/vhostuser.TestTakesTheServersPlace"},
+		},
+		{
+			Name: "kill-virtiofsd-asleep", Group: "Something dies", What: "the server of a virtiofs share is killed", How: "`kill -9` of virtiofsd at four moments each of `suspend`, `resume`, `stop` and `start`, with a container", produce: killVirtiofsd, Slow: true,
+			Promise: "the machine is there afterwards with the folder, and so is the container",
 		},
 		{
 			Group: "Something dies", What: "the server of a virtiofs share is left over, or dies with its agent", How: "`kill -9` of agent and VM while a stand-in of virtiofsd runs", Promise: "the next command ends it; nobody else's is touched",
@@ -150,6 +154,10 @@ func table() []fault {
 			Tests:   []string{"hostagent/daemon.TestSlept"},
 		},
 		{
+			Name: "host-clock", Group: "Memory and time", What: "the host's clock is stepped", How: "12 hours back and ahead, while the machine runs and while it is suspended: the agent is built with a clock that the test sets", produce: hostClock, Slow: true,
+			Promise: "the guest's clock follows within seconds; containers run on",
+		},
+		{
 			Name: "newer-spec", Group: "Files", What: "the spec is of a newer dev, truncated, or empty", How: "`machine.yaml` is replaced", produce: newerSpec,
 			Promise: "commands name the file and the reason and touch nothing; with the old file back all is as before",
 			Tests:   []string{"machine.TestParseSpecRefuses", "machine.TestSpecVersions"},
@@ -161,6 +169,10 @@ func table() []fault {
 		},
 		{
 			Name: "kill-vm-at-snapshot", Group: "Snapshots and upgrades", What: "the VM's process is killed", How: "`kill -9` of QEMU at four moments of each", produce: killAtSnapshot("qemu-system"), Slow: true,
+			Promise: "as above",
+		},
+		{
+			Name: "kill-agent-at-snapshot", Group: "Snapshots and upgrades", What: "the host agent is killed", How: "`kill -9` at four moments of each", produce: killAtSnapshot("hostagent"), Slow: true,
 			Promise: "as above",
 		},
 		{
@@ -181,8 +193,9 @@ func table() []fault {
 			Tests: []string{"machine.TestUpgradeGoesBack", "machine.TestUpgradeLayouts", "cmd.TestVMUpgradeEngine"},
 		},
 		{
-			Group: "Snapshots and upgrades", What: "a snapshot is torn or altered", How: "manifest, sums and disk are truncated and changed", Promise: "it is named, and never replaces anything",
-			Tests: []string{"machine/snapshots.TestDamage", "machine.TestRestoreRefuses"},
+			Name: "torn-snapshot", Group: "Snapshots and upgrades", What: "a snapshot is torn or altered", How: "manifest, sums and disk are truncated and changed", produce: tornSnapshots, Slow: true,
+			Promise: "`verify` and `restore` name it, it never replaces anything, and the machine has run on",
+			Tests:   []string{"machine/snapshots.TestDamage", "machine.TestRestoreRefuses"},
 		},
 		{
 			Group: "Snapshots and upgrades", What: "shrinking a disk is killed", How: "`kill -9` at each step, with a stand-in for the guest", Promise: "the old disk, or the checked copy: never anything between",
