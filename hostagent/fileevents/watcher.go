@@ -20,6 +20,9 @@ import (
 type Options struct {
 	// Problem is called at most once, when folders can no longer be watched; Add is false for them from then on. It must not block. nil: nobody is told.
 	Problem func(error)
+	// Tree: the share is watched as a whole ([Watcher.AddTree]), and told of as it is: closings of files that nothing else was told of, too. Lost events are one
+	// Rescan of the share's folder, and are not made up for.
+	Tree bool
 	// Logger takes what may help to find a fault; nil discards.
 	Logger *slog.Logger
 }
@@ -47,6 +50,8 @@ type Watcher struct {
 	scanning []string  // folders that are yet to be looked at
 	sent     time.Time // when Next returned events last
 	held     bool      // events were put back until an operation of ours has ended
+	whole    bool      // all folders of a tree are watched
+	losses   int       // of a tree's events, by the system
 	err      error
 	wake     chan struct{}
 }
@@ -185,6 +190,7 @@ func (w *Watcher) listen() {
 	for {
 		events, err := w.source.read(0)
 		now := time.Now()
+		events = w.follow(events)
 		w.mu.Lock()
 		if err != nil {
 			w.err = fmt.Errorf("watch folder %q: %w", w.root, err)
@@ -201,7 +207,10 @@ func (w *Watcher) listen() {
 		for _, e := range events {
 			w.take(e)
 		}
-		if w.queue.count > maxWaiting {
+		switch {
+		case w.o.Tree && w.queue.count > maxTreeWaiting:
+			w.loseTree(false)
+		case w.queue.count > maxWaiting:
 			w.o.Logger.Debug("file events: too many are waiting, looking instead", "waiting", w.queue.count)
 			w.lose(w.since)
 		}
@@ -215,6 +224,10 @@ func (w *Watcher) listen() {
 
 // take puts an event in the queue. The lock is held.
 func (w *Watcher) take(e raw) {
+	if e.lost && w.o.Tree {
+		w.loseTree(true)
+		return
+	}
 	if e.lost {
 		w.o.Logger.Debug("file events: the system lost some, looking instead")
 		w.lose(w.since)
@@ -334,7 +347,7 @@ func (w *Watcher) judge(changes []*change) (told []wire.Event, held []*change) {
 		}
 		switch w.ledger.judge(c.Event, time.Since(c.first) < patience) {
 		case foreign:
-			if w.open.pass(c.Event) {
+			if w.o.Tree || w.open.pass(c.Event) {
 				told = append(told, c.Event)
 			}
 		case undecided:

@@ -103,6 +103,8 @@ func (c *Control) call(ctx context.Context, r proto.Request) (any, error) {
 		return with(r, func(p proto.Unmount) (any, error) { return unmount(p) })
 	case proto.MethodReplace:
 		return with(r, func(p proto.Replace) (any, error) { return ReplaceMounts(p) })
+	case proto.MethodStale:
+		return with(r, func(p proto.Stale) (any, error) { return nil, Stale(p) })
 	case proto.MethodTrim:
 		return trim(c.DataDir)
 	case proto.MethodMemory:

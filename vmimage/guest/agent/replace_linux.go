@@ -194,25 +194,31 @@ func anyUses(pids []int, mounts []mountEntry) bool {
 
 // mountSpaces are the programs of each mount namespace but this one.
 func mountSpaces() (map[string][]int, error) {
-	own, err := os.Readlink("/proc/self/ns/mnt")
-	if err != nil {
-		return nil, err
+	spaces, own, err := allSpaces()
+	delete(spaces, own)
+	return spaces, err
+}
+
+// allSpaces are the programs of each mount namespace; own is the name of this one.
+func allSpaces() (spaces map[string][]int, own string, err error) {
+	if own, err = os.Readlink("/proc/self/ns/mnt"); err != nil {
+		return nil, "", err
 	}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	spaces := map[string][]int{}
+	spaces = map[string][]int{}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil {
 			continue
 		}
-		if space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid)); err == nil && space != own {
+		if space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid)); err == nil {
 			spaces[space] = append(spaces[space], pid)
 		}
 	}
-	return spaces, nil
+	return spaces, own, nil
 }
 
 // containerID is how engines name control groups.

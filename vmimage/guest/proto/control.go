@@ -34,6 +34,7 @@ const (
 	MethodMount    = "mount"    // Mount → none
 	MethodUnmount  = "unmount"  // Unmount → Unmounted
 	MethodReplace  = "replace"  // Replace → Replaced: what containers have of a mount that is dead
+	MethodStale    = "stale"    // Stale → none: files of a mount have changed on the host
 	MethodTrim     = "trim"     // none → Trim
 	MethodMemory   = "memory"   // MemoryRequest → Memory
 	MethodPressure = "pressure" // PressureRequest → Pressure: answered when memory is short, or when the time is over
@@ -187,6 +188,22 @@ type Replace struct {
 type Replaced struct {
 	Repaired []string `json:"repaired,omitempty"`
 	Stale    []string `json:"stale,omitempty"`
+}
+
+// Stale tells what the guest's kernel must not believe any more of what it knows of the mount at Target: all of it, or what it knows of some names.
+type Stale struct {
+	Target string      `json:"target"`
+	All    bool        `json:"all,omitempty"`
+	Names  []StaleName `json:"names,omitempty"`
+}
+
+// StaleName is a name below a mount, and what has changed.
+type StaleName struct {
+	// Path has slashes and any bytes; empty, it is the mount itself.
+	Path []byte `json:"path"`
+	// Listed: its folder may list it no more, or only now. Content: it may have other content.
+	Listed  bool `json:"listed,omitempty"`
+	Content bool `json:"content,omitempty"`
 }
 
 // Trim says how many bytes the data disk gave back.
