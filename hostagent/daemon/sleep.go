@@ -412,8 +412,10 @@ func (a *agent) putAside(grace time.Duration) (done, killed bool) {
 	killed, err := a.killable(context.Background(), nil, func(ctx context.Context) error {
 		stopping, cancel := context.WithTimeout(ctx, grace)
 		defer cancel()
+		stopping, end := whileItRuns(stopping, l.vm)
+		defer end()
 		if err := a.stopContainers(stopping, l); err != nil {
-			return errors.Join(err, l.end())
+			return errors.Join(because(stopping, err), l.end())
 		}
 		within, cancel := context.WithTimeout(ctx, putAsideWait)
 		defer cancel()

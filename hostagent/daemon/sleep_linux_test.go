@@ -653,6 +653,27 @@ func TestStopWhileContainersStart(t *testing.T) {
 	}
 }
 
+// TestVMEndsWhileItStops: a VM that dies while its containers are stopped is noticed at once, not when its engine has not answered for the whole grace.
+func TestVMEndsWhileItStops(t *testing.T) {
+	m, _ := newSleeper(t)
+	vm := m.vm
+	vm.engine.start("web", nil)
+	vm.engine.stopping = func(string) {
+		vm.off()
+		<-t.Context().Done() // it never answers
+	}
+	m.run()
+	if err := m.client.Stop(t.Context(), 24*time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.end(); err != nil {
+		t.Error(err)
+	}
+	if m.memory.kept() != nil {
+		t.Errorf("memory %+v", m.memory.kept())
+	}
+}
+
 // TestStopFallsBack: a machine that cannot be saved is turned off in order, and what is to be started again is not forgotten.
 func TestStopFallsBack(t *testing.T) {
 	m, _ := newSleeper(t)
