@@ -62,7 +62,7 @@ func newLab(t *testing.T) *lab {
 	}
 	defer c.Close()
 	enginetest.BusyboxImage(t, c, busybox)
-	l.write(t, "keepsake")
+	l.run(t, "-v", "keep:/keep", busybox, "sh", "-c", "echo keepsake >> /keep/words && sync")
 	return l
 }
 
@@ -178,10 +178,10 @@ func (l *lab) up(t *testing.T) {
 	await(t, "the engine answers", func() bool { _, err := l.docker(t, "info"); return err == nil })
 }
 
-// write keeps words in a volume and makes sure that they are on the disk.
+// write keeps words in the volume that newLab has made, and makes sure that they are on the disk.
 func (l *lab) write(t *testing.T, words string) {
 	t.Helper()
-	l.run(t, "-v", "keep:/keep", busybox, "sh", "-c", "echo "+words+" >> /keep/words && sync")
+	l.guest(t, "echo "+words+" >> /var/lib/docker/volumes/keep/_data/words && sync")
 }
 
 // run runs a container to its end with the engine of the machine and returns what it printed.
