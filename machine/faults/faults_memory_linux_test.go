@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -186,8 +187,7 @@ func usedState(t *testing.T, l *lab) {
 // hostDiskFull has the machine write more than the host has room for.
 func hostDiskFull(t *testing.T, l *lab) {
 	l.write(t, "before-the-host-was-full")
-	l.dev(t, "machine", "stop", "--cold", "box")
-	ballast := l.smallDisk(t)
+	ballast, back := l.smallDisk(t)
 	l.up(t)
 	ended := make(chan error, 1)
 	go func() {
@@ -208,10 +208,12 @@ func hostDiskFull(t *testing.T, l *lab) {
 	}
 	l.well(t)
 	l.whole(t, "before-the-host-was-full")
+	back()
 }
 
-// smallDisk puts the machine's folder on a file system with 400 MiB of room, and as much again once the ballast is removed.
-func (l *lab) smallDisk(t *testing.T) (ballast string) {
+// smallDisk puts the machine's folder on a file system with 400 MiB of room, and as much again once the ballast is removed. The machine is stopped for that, and
+// for the way back, which is at the latest that of the test's end.
+func (l *lab) smallDisk(t *testing.T) (ballast string, back func()) {
 	t.Helper()
 	folder, image := filepath.Dir(l.file("x")), filepath.Join(l.home, "small.img")
 	sh := func(script string) string {
@@ -224,12 +226,14 @@ func (l *lab) smallDisk(t *testing.T) (ballast string) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root for a file system of its own")
 	}
+	l.dev(t, "machine", "stop", "--cold", "box")
 	used := sh("du -sm " + folder + " | cut -f1")
 	sh(fmt.Sprintf("truncate -s $((%s + 1000))M %s && mkfs.ext4 -q -m 0 %[2]s && mkdir %[2]s.d && mount -o loop %[2]s %[2]s.d", used, image))
-	t.Cleanup(func() {
+	back = sync.OnceFunc(func() {
 		l.dev(t, "machine", "stop", "--cold", "box")
 		sh(fmt.Sprintf("umount %s && mount -o loop %s %s.d && cp -a --sparse=always %[3]s.d/. %[1]s/ && umount %[3]s.d && rm -r %[2]s %[3]s.d %[1]s/lost+found", folder, image, image))
 	})
+	t.Cleanup(back)
 	sh(fmt.Sprintf("cp -a --sparse=always %s/. %s.d/ && umount %[2]s.d && mount -o loop %[2]s %[1]s && cd %[1]s && free=$(df -Pm . | awk 'NR==2{print $4}') && fallocate -l $((free - 400))M ballast", folder, image))
-	return filepath.Join(folder, "ballast")
+	return filepath.Join(folder, "ballast"), back
 }

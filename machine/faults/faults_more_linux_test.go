@@ -214,8 +214,7 @@ func movedDNS(t *testing.T, l *lab) {
 // hostFullAtRest suspends the machine, and saves a snapshot of it, where the host has no room for either.
 func hostFullAtRest(t *testing.T, l *lab) {
 	l.write(t, "before-there-was-no-room")
-	l.dev(t, "machine", "stop", "--cold", "box")
-	ballast := l.smallDisk(t)
+	ballast, back := l.smallDisk(t)
 	l.up(t)
 	more := ballast + "-more"
 	if out, err := exec.Command("sh", "-c", fmt.Sprintf("fallocate -l $(( $(df -Pm %s | awk 'NR==2{print $4}') - 40 ))M %s", filepath.Dir(more), more)).CombinedOutput(); err != nil {
@@ -231,6 +230,7 @@ func hostFullAtRest(t *testing.T, l *lab) {
 		}
 	}
 	l.whole(t, "before-there-was-no-room")
+	back()
 }
 
 // guestAgentDies kills the machine's own agent, through which the host reaches it and the shared folders are there.
