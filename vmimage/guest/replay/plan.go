@@ -15,13 +15,15 @@ type Node struct {
 	// Ident is the host's identity of the file.
 	Ident uint64
 	Mode  uint32 // with Linux's type bits
+	// Lost are FUSE's numbers of files that the name was of, and was found not to be of any more before an event said so.
+	Lost []uint64
 }
 
 func (n Node) dir() bool { return n.Mode&wire.TypeMask == wire.TypeFolder }
 
 // Picture is what the guest knows of a share, by paths below it. It is used by one goroutine at a time.
 type Picture interface {
-	// Node is what the guest has been told of a path; false: nothing.
+	// Node is what the guest has been told of a path; false: nothing but which files lost the name.
 	Node(path string) (Node, bool)
 	// Names are the names that it has been told of in a folder.
 	Names(folder string) []string
@@ -42,6 +44,21 @@ type step struct {
 	host string
 	// replaced: a move takes the place of another file that the guest knows.
 	replaced bool
+	// not is the identity of a file that the guest has at the path already, though the event is about the one before it; 0: none.
+	not uint64
+}
+
+// remove makes a step a deletion of what was at its path. What the guest has there may be what came after it, which shows where one is a folder and the other is not.
+func (s step) remove(p Picture) step {
+	s.do, s.not = remove, 0
+	s.node, _ = p.Node(s.event.Path)
+	if s.node.Mode == 0 || s.node.dir() == s.event.Dir {
+		return s
+	}
+	if host, there := p.Host(s.event.Path); there && host.Ident == s.node.Ident { // not all hosts tell what was deleted
+		s.not, s.node = s.node.Ident, Node{}
+	}
+	return s
 }
 
 type action int
@@ -101,7 +118,7 @@ func (p *planner) plan(i int) (s step, covered int) {
 	case wire.Created:
 		s.do, s.host = create, p.now(i)
 	case wire.Deleted:
-		s.do = remove
+		s = s.remove(p.picture)
 	case wire.Attributes:
 		s.do = setAttributes
 	case wire.Closed:
@@ -128,6 +145,10 @@ func (p *planner) planMove(s step, parent Node, heard bool) step {
 			return s
 		}
 		s.do = rename
+		if s.node.Ident == 0 && target.ID != 0 { // the guest may have found it at its new place before
+			host, _ := p.picture.Host(e.To)
+			s.node.Ident = host.Ident
+		}
 		s.replaced = target.ID != 0 && target.ID != s.node.ID && (s.node.Ident == 0 || target.Ident != s.node.Ident)
 	case heard:
 		s.do, s.event = remove, wire.Event{Kind: wire.Deleted, Path: e.Path, Dir: e.Dir}

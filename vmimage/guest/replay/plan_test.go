@@ -48,6 +48,7 @@ func TestPlan(t *testing.T) {
 		{"nobody watches", nil, ev(wire.Created, "d/new", ""), invalidate, 0, false},
 		{"somebody watches elsewhere", watching(4), ev(wire.Deleted, "d/f", ""), invalidate, 0, false},
 		{"the folder is watched", watching(2), ev(wire.Created, "d/new", ""), create, 0, false},
+		{"a file is deleted", watching(2), ev(wire.Deleted, "d/f", ""), remove, 0, false},
 		{"the file is watched", watching(3), ev(wire.Modified, "d/f", ""), modify, 0, false},
 		{"of a file that the guest does not know", watching(2), ev(wire.Modified, "d/unknown", ""), modify, 0, false},
 		{"of a folder that the kernel does not know", watching(2), ev(wire.Created, "listed/new", ""), invalidate, 0, false},
@@ -103,4 +104,27 @@ func TestPlanFollowsFiles(t *testing.T) {
 			t.Errorf("after event %d the host has the file at %q, want %q", i, got, want)
 		}
 	}
+}
+
+// A deletion is not of the folder that came after the file, where the host has the folder now.
+func TestPlanDeletedBefore(t *testing.T) {
+	picture := hosted{known{"": folder(1), "f": folder(2), "d": folder(3)}, "f"}
+	pl := newPlanner(picture, func(Node) bool { return true }, []wire.Event{{Kind: wire.Deleted, Path: "f"}, {Kind: wire.Deleted, Path: "d"}})
+	if s, _ := pl.plan(0); s.do != remove || s.not != 2 || s.node.dir() {
+		t.Errorf("planned %+v", s)
+	}
+	if s, _ := pl.plan(1); s.do != remove || s.not != 0 || !s.node.dir() { // a host that does not say that it was a folder
+		t.Errorf("planned %+v", s)
+	}
+}
+
+// hosted is a picture of whose files the host has one.
+type hosted struct {
+	known
+	path string
+}
+
+func (h hosted) Host(path string) (Node, bool) {
+	n, ok := h.known[path]
+	return n, ok && path == h.path
 }

@@ -4,10 +4,12 @@ package replay
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,9 +28,9 @@ type Player struct {
 	proc    string
 	seen    seen // Run's alone
 
-	thread atomic.Uint32
-	mu     sync.Mutex
-	names  map[place]Answer // of the operation under way
+	thread   atomic.Uint32
+	mu       sync.Mutex
+	expected map[place]Answer // by the operation under way
 }
 
 // place is a name in a folder, by FUSE's number.
@@ -39,8 +41,10 @@ type place struct {
 
 // Answer is what the share's server must say of a name that an operation of the player's is about.
 type Answer struct {
-	// Absent: there is no such name.
+	// Absent: there is no such name. Of the name "" in a file: it has no names left.
 	Absent bool
+	// Not: neither is there if it is of the file with this identity, which is just moving there, or came after the one that is told of.
+	Not uint64
 	// Expected: if the guest knows no such name, there is one all the same, of what the host has at Host now, or, if that is "" or nothing, of a made-up
 	// file with Mode. What a creation makes is the same.
 	Expected bool
@@ -71,7 +75,7 @@ func (p *Player) Watches() (nodes map[uint64]bool, all bool) {
 func (p *Player) Answer(folder uint64, name string) Answer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.names[place{folder, name}]
+	return p.expected[place{folder, name}]
 }
 
 // Run replays batches of events until next fails, which it does when ctx is done, and returns that error.
@@ -139,8 +143,31 @@ func (p *Player) play(events []wire.Event) {
 	}
 }
 
-// perform does one step. What cannot be repeated is made invalid.
+// perform does one step, and tells those who watch files that the guest found to have lost their names before the step came, or meanwhile: the operation is not about
+// them any more.
 func (p *Player) perform(s step) {
+	e := s.event
+	var left []uint64
+	name := e.Path
+	if e.Kind == wire.Moved {
+		left, name = p.lost(e.Path), e.To
+	}
+	p.repeat(s)
+	switch e.Kind {
+	case wire.Created, wire.Deleted, wire.Moved:
+		p.tell(left, false)
+		p.tell(p.lost(name), true)
+	}
+}
+
+// lost are files that lost a name and that programs watch.
+func (p *Player) lost(path string) []uint64 {
+	n, _ := p.picture.Node(path)
+	return slices.DeleteFunc(n.Lost, func(id uint64) bool { return !p.seen.has(Node{ID: id}) })
+}
+
+// repeat does what a step says. What cannot be repeated is made invalid.
+func (p *Player) repeat(s step) {
 	e := s.event
 	if s.do == invalidate {
 		p.invalidate(e)
@@ -149,11 +176,10 @@ func (p *Player) perform(s step) {
 	if s.do != create && s.do != remove && s.do != rename {
 		p.picture.Changed(e.Path) // its place may not have been known before
 	}
-	p.expect(s)
 	err := p.operate(s)
-	p.mu.Lock()
-	p.names = nil
-	p.mu.Unlock()
+	if s.do == remove && (errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOTDIR)) { // the guest has found what is there now
+		err = p.operate(s.remove(p.picture))
+	}
 	if err != nil {
 		p.log.Debug("replay file event", "event", e.String(), "error", err)
 		p.invalidate(e)
@@ -163,6 +189,36 @@ func (p *Player) perform(s step) {
 		p.settle(e.To)
 	}
 }
+
+// tell has the kernel tell those who watch files that lost their names: of their attributes, and, where they are gone, of their end.
+func (p *Player) tell(files []uint64, gone bool) {
+	for _, id := range files {
+		p.expect(map[place]Answer{{id, ""}: {Absent: gone, Expected: true}})
+		if err := p.touchNode(id); err != nil {
+			p.log.Debug("tell of a file that lost its name", "node", id, "error", err)
+		}
+		p.expect(nil)
+	}
+}
+
+// touchNode sets times of a file that has no name. The kernel opens it by the handle that it would give for it, which is FUSE's number (fs/fuse/inode.c).
+func (p *Player) touchNode(id uint64) error {
+	handle := binary.NativeEndian.AppendUint32(nil, uint32(id>>32)) // as fs/fuse/inode.c has it
+	handle = binary.NativeEndian.AppendUint32(handle, uint32(id))
+	handle = binary.NativeEndian.AppendUint32(handle, 0)
+	mount, err := unix.Openat(p.root, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) // one that is only a path is not taken
+	if err != nil {
+		return err
+	}
+	fd, err := unix.OpenByHandleAt(mount, unix.NewFileHandle(fuseHandle, handle), unix.O_PATH|unix.O_CLOEXEC)
+	if err == nil {
+		err = errors.Join(unix.UtimesNanoAt(fd, "", times(false), unix.AT_EMPTY_PATH), unix.Close(fd))
+	}
+	return errors.Join(err, unix.Close(mount))
+}
+
+// fuseHandle is the kernel's type of FUSE's file handles: number and generation.
+const fuseHandle = 0x81
 
 // settle makes a name invalid that the move gave to another file than the host has there. That it is not there any more is told by an event to come.
 func (p *Player) settle(path string) {
@@ -184,8 +240,15 @@ func (p *Player) invalidate(e wire.Event) {
 	}
 }
 
-// expect says what the operation's names are to the server.
-func (p *Player) expect(s step) {
+// expect says what names are to the server until it is said otherwise.
+func (p *Player) expect(names map[place]Answer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.expected = names
+}
+
+// names are what a step's names are to the server.
+func (p *Player) names(s step) map[place]Answer {
 	names := map[place]Answer{}
 	mode := s.mode()
 	switch s.do {
@@ -193,15 +256,13 @@ func (p *Player) expect(s step) {
 		names[p.place(s.event.Path)] = Answer{Absent: true, Expected: true, Host: s.host, Mode: mode}
 	case rename:
 		names[p.place(s.event.Path)] = Answer{Expected: true, Host: s.host, Mode: mode}
-		if !s.replaced {
-			names[p.place(s.event.To)] = Answer{Absent: true}
-		}
+		names[p.place(s.event.To)] = Answer{Absent: !s.replaced, Not: s.node.Ident}
+	case remove:
+		names[p.place(s.event.Path)] = Answer{Expected: true, Mode: mode, Not: s.not} // what the host has there now is another one
 	default:
 		names[p.place(s.event.Path)] = Answer{Expected: true, Host: s.event.Path, Mode: mode}
 	}
-	p.mu.Lock()
-	p.names = names
-	p.mu.Unlock()
+	return names
 }
 
 // mode is the type of a file of which nothing else may be known.
@@ -222,9 +283,10 @@ func (p *Player) place(path string) place {
 }
 
 // operate does what tells the watches, as many times as it takes: a signal may end a request.
-func (p *Player) operate(s step) error {
+func (p *Player) operate(s step) (err error) {
+	p.expect(p.names(s))
+	defer p.expect(nil)
 	const attempts = 10
-	var err error
 	for range attempts {
 		if err = p.once(s); !errors.Is(err, unix.EINTR) {
 			break
@@ -245,6 +307,9 @@ func (p *Player) once(s step) error {
 	case setAttributes:
 		return p.setTimes(path, false)
 	case remove:
+		if s.not != 0 {
+			p.askAgain(path)
+		}
 		if dir := s.event.Dir || s.node.dir(); dir {
 			return unix.Unlinkat(p.root, path, unix.AT_REMOVEDIR)
 		}
@@ -253,6 +318,11 @@ func (p *Player) once(s step) error {
 		return unix.Renameat(p.root, path, p.root, s.event.To)
 	}
 	return fmt.Errorf("replay: no action %d", s.do)
+}
+
+// askAgain has the kernel ask who a name is of, though it knows. It does so for names that are to be made, before it finds that there are no links between two mounts.
+func (p *Player) askAgain(path string) {
+	_ = unix.Linkat(unix.AT_FDCWD, "/", p.root, path, 0)
 }
 
 // create makes what the host has.
@@ -316,6 +386,7 @@ func (p *Player) compare(folder string, seen watches) {
 		path := join(folder, name)
 		have, _ := p.picture.Node(path)
 		if host, there := p.picture.Host(path); there && host.Ident == have.Ident {
+			p.tell(p.lost(path), true)
 			continue
 		}
 		e := wire.Event{Kind: wire.Deleted, Path: path, Dir: have.dir()}

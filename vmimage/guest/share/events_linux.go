@@ -117,13 +117,14 @@ func (p picture) Node(path string) (replay.Node, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n, e := t.descend(t.root, path)
+	lost := t.lostAt(path)
 	switch {
 	case n != nil:
-		return replay.Node{ID: n.id, Ident: n.ident, Mode: n.attr.Mode}, true
+		return replay.Node{ID: n.id, Ident: n.ident, Mode: n.attr.Mode, Lost: lost}, true
 	case e != nil:
-		return replay.Node{Ident: e.attr.Ident, Mode: e.attr.Mode}, true
+		return replay.Node{Ident: e.attr.Ident, Mode: e.attr.Mode, Lost: lost}, true
 	}
-	return replay.Node{}, false
+	return replay.Node{Lost: lost}, false
 }
 
 // Names are those that have been told of in a folder.
@@ -220,7 +221,7 @@ func (p picture) Gone(path string) {
 	}
 	t.mu.Lock()
 	if c != nil && dir.children[name] == c {
-		t.detach(dir, name)
+		t.lose(dir, name)
 	}
 	t.mu.Unlock()
 	_ = p.server.EntryNotify(dir.id, name)
@@ -249,10 +250,10 @@ func (m *mount) replayLookup(h *fuse.InHeader, name string, out *fuse.EntryOut) 
 		return fuse.ENOENT
 	}
 	c := dir.children[name]
-	if i, ok := dir.list.find(name); c == nil && ok {
+	if i, ok := dir.list.find(name); c == nil && ok && (a.Not == 0 || dir.list.entries[i].attr.Ident != a.Not) {
 		c = m.listedNode(dir, i)
 	}
-	if c != nil {
+	if c != nil && (a.Not == 0 || c.ident != a.Not) {
 		m.entry(c, t.validFor(c.until), out)
 		t.mu.Unlock()
 		return fuse.OK
@@ -354,6 +355,12 @@ func (m *mount) replayAttr(h *fuse.InHeader, ask bool, out *fuse.AttrOut) fuse.S
 	defer t.mu.Unlock()
 	if errno == 0 && attr.Ident == n.ident {
 		m.learned(n, &attr)
+	}
+	if a := m.player.Load().Answer(h.NodeId, ""); !named && a.Expected { // who watches it is told now
+		t.found(n)
+		if a.Absent {
+			n.attr.Nlink = 0
+		}
 	}
 	m.attrOut(n, out)
 	return fuse.OK

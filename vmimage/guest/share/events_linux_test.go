@@ -295,3 +295,78 @@ func TestEventsOfTheGuestOnce(t *testing.T) {
 		})
 	}
 }
+
+// Who watches a file is told of its end, or that it moved, also when the guest has found another file in its place before the events came that say so.
+func TestEventsOfReplacedFiles(t *testing.T) {
+	const rounds = 30
+	for name, c := range map[string]struct {
+		replace func(file string) error
+		ends    string
+	}{
+		"renamed over": {func(file string) error {
+			return errors.Join(os.WriteFile(file+".new", nil, 0o644), os.Rename(file+".new", file))
+		}, "DELETE_SELF"},
+		"deleted and made": {func(file string) error {
+			return errors.Join(os.WriteFile(file+".old", nil, 0o644), os.Remove(file), os.WriteFile(file, nil, 0o644), os.Remove(file+".old"))
+		}, "DELETE_SELF"},
+		"moved aside": {func(file string) error {
+			return errors.Join(os.Rename(file, file+"~"), os.WriteFile(file, nil, 0o644))
+		}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := followed(t, nil)
+			if err := os.WriteFile(p.host("f"), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			folder, looking := watch(t, p.target, ""), watch(t, p.target, "")
+			stopped := make(chan struct{})
+			t.Cleanup(func() {
+				_ = looking.file.SetReadDeadline(time.Now())
+				<-stopped
+			})
+			go func() {
+				defer close(stopped)
+				for buf := make([]byte, 64<<10); ; { // as a program that looks at the folder whenever something happens in it
+					if _, err := looking.file.Read(buf); err != nil {
+						return
+					}
+					entries, _ := os.ReadDir(p.target)
+					for _, e := range entries {
+						_, _ = e.Info() // it may be gone
+					}
+				}
+			}()
+			for range rounds {
+				w := watch(t, p.target, "f")
+				if err := c.replace(p.host("f")); err != nil {
+					t.Fatal(err)
+				}
+				w.heard(c.ends)
+				_ = w.file.Close()              // a user may have a hundred or so
+				folder.until(mark(t, p.folder)) // on the host: all before it has been told
+			}
+		})
+	}
+}
+
+// heard waits until a watched file is told of; ends, if not empty, must come.
+func (w *inotify) heard(ends string) {
+	w.t.Helper()
+	if err := w.file.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		w.t.Fatal(err)
+	}
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := w.file.Read(buf)
+		if err != nil {
+			w.t.Fatalf("waiting for %q: %v", ends, err)
+		}
+		for b := buf[:n]; len(b) > 0; {
+			mask, size := binary.NativeEndian.Uint32(b[4:]), binary.NativeEndian.Uint32(b[12:])
+			b = b[unix.SizeofInotifyEvent+size:]
+			if ends == "" || ends == "DELETE_SELF" && mask&unix.IN_DELETE_SELF != 0 {
+				return
+			}
+		}
+	}
+}

@@ -134,7 +134,7 @@ func (m *mount) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, ou
 	defer t.mu.Unlock()
 	crossed := m.client.epoch.Load() != epoch
 	if errno == wire.ENOENT {
-		t.detach(dir, name)
+		t.lose(dir, name)
 		if k.res.Value == 1 && !crossed {
 			out.SetEntryTimeout(longValid)
 			return fuse.OK

@@ -138,7 +138,7 @@ func (m *mount) revise(dir *node, name string, c *node) {
 		return
 	}
 	if errno == 0 || errno == wire.ENOENT {
-		t.detach(dir, name)
+		t.lose(dir, name)
 		m.notes.add(note{node: dir.id, name: name})
 	}
 }

@@ -44,6 +44,8 @@ type node struct {
 	fetchedUntil time.Duration
 	fetching     bool
 	removed      bool // its last name was removed in this machine
+	// lost is the last name it had, which has been found to be another file's or none before an event told how that came; nil: there is none.
+	lost *place
 	// madeIn is until when files are made in this folder without waiting: the host has just allowed one.
 	madeIn time.Duration
 	madeBy uint32
@@ -80,6 +82,7 @@ type table struct {
 	mu     sync.Mutex
 	nodes  map[uint64]*node // by number
 	idents map[uint64]*node
+	lost   map[place][]*node // files by the names that they lost
 	root   *node
 	next   uint64
 	inos   map[uint64]uint64 // by identity, of files that were made here before the host knew of them
@@ -89,7 +92,7 @@ type table struct {
 }
 
 func newTable(root wire.Attr) *table {
-	t := &table{nodes: map[uint64]*node{}, idents: map[uint64]*node{}, next: rootID + 1, start: time.Now()}
+	t := &table{nodes: map[uint64]*node{}, idents: map[uint64]*node{}, lost: map[place][]*node{}, next: rootID + 1, start: time.Now()}
 	t.root = &node{id: rootID, ident: root.Ident, lookups: 1, attr: root}
 	t.nodes[rootID] = t.root
 	t.idents[root.Ident] = t.root
@@ -137,8 +140,9 @@ func (t *table) nodeFor(dir *node, name string, a *wire.Attr) *node {
 		t.next++
 		t.nodes[n.id], t.idents[a.Ident] = n, n
 	}
+	t.found(n)
 	if dir.children[name] != n {
-		t.detach(dir, name)
+		t.lose(dir, name)
 		if dir.children == nil {
 			dir.children = map[string]*node{}
 		}
@@ -211,6 +215,41 @@ func (t *table) detach(dir *node, name string) *node {
 	return n
 }
 
+// lose takes a name away that has been found to be another file's, or none. Who watches the file is yet to be told of it.
+func (t *table) lose(dir *node, name string) {
+	n := t.detach(dir, name)
+	if n == nil || len(n.places) > 0 || n.lookups == 0 || n.removed {
+		return
+	}
+	n.lost = &place{dir, name}
+	t.lost[*n.lost] = append(t.lost[*n.lost], n)
+}
+
+// found ends that a file has lost its name, because it has one, or because who watches it has been told.
+func (t *table) found(n *node) {
+	if n.lost == nil {
+		return
+	}
+	p := *n.lost
+	n.lost = nil
+	if t.lost[p] = slices.DeleteFunc(t.lost[p], func(o *node) bool { return o == n }); len(t.lost[p]) == 0 {
+		delete(t.lost, p)
+	}
+}
+
+// lostAt are the numbers of files that lost a name.
+func (t *table) lostAt(path string) (ids []uint64) {
+	if len(t.lost) == 0 {
+		return nil
+	}
+	folder, name := pathParts(path)
+	dir, _ := t.descend(t.root, folder)
+	for _, n := range t.lost[place{dir, name}] {
+		ids = append(ids, n.id)
+	}
+	return ids
+}
+
 // forget lowers a node's lookups, and says whether the kernel does not know it any more, in which case it is gone from the table.
 func (t *table) forget(id, lookups uint64) (n *node, path string, gone bool) {
 	n = t.nodes[id]
@@ -237,6 +276,7 @@ func (t *table) forget(id, lookups uint64) (n *node, path string, gone bool) {
 	for _, c := range n.children {
 		c.places = slices.DeleteFunc(c.places, func(p place) bool { return p.dir == n })
 	}
+	t.found(n)
 	delete(t.nodes, id)
 	if t.idents[n.ident] == n {
 		delete(t.idents, n.ident)

@@ -133,8 +133,7 @@ func TestWatchersReload(t *testing.T) {
 		{name: "go", env: []string{watcherFolder + "=FOLDER"}, args: []string{os.Args[0], "-test.run=^TestWatcherProgram$"}},
 		{name: "python", need: []string{"python3"}, args: []string{"python3", "testdata/watch.py", "FOLDER", "app.js"}},
 		{name: "node", need: []string{"node"}, args: []string{"node", "testdata/watch.js", "FOLDER", "app.js"}},
-		// It notices the second way on a disk, but on a share not each time: docs/STATUS.md.
-		{name: "node, recursive", saves: 1, need: []string{"node"}, args: []string{"node", "testdata/watch.js", "FOLDER", "app.js", "recursive"}},
+		{name: "node, recursive", saves: 2, need: []string{"node"}, args: []string{"node", "testdata/watch.js", "FOLDER", "app.js", "recursive"}},
 		{name: "node --watch", saves: 2, need: []string{"node"}, args: []string{"node", "--watch", "FOLDER/app.js"}},
 	}
 	text := func(version string) []byte { return fmt.Appendf(nil, "console.log('loaded %s')\n", version) }
