@@ -124,7 +124,7 @@ func (l *lab) killWhen(t *testing.T, victim string, now func(said string) bool, 
 		}
 	}
 	l.noticed(t)
-	t.Logf("dev %s, killed %q: %v: %v\n%s", strings.Join(args, " "), victim, killed, err, r)
+	t.Logf("%s: dev %s, killed %q: %v: %v\n%s", time.Now().Format(time.TimeOnly), strings.Join(args, " "), victim, killed, err, r)
 	return killed
 }
 
@@ -204,21 +204,9 @@ func killAtStop(victim string) func(*testing.T, *lab) {
 // twoStarts is what two terminals do.
 func twoStarts(t *testing.T, l *lab) {
 	l.dev(t, "machine", "stop", "box")
-	ended := make(chan error, 2)
-	for range cap(ended) {
-		go func() {
-			ctx, cancel := bounded(t)
-			defer cancel()
-			out, err := l.command(ctx, "machine", "start", "box").CombinedOutput()
-			if err != nil {
-				err = fmt.Errorf("%w: %s", err, out)
-			}
-			ended <- err
-		}()
-	}
-	for range cap(ended) {
-		if err := <-ended; err != nil {
-			t.Error(err)
+	for _, r := range []*running{l.begin(t, "machine", "start", "box"), l.begin(t, "machine", "start", "box")} {
+		if err := <-r.ended; err != nil {
+			t.Errorf("%v: %s", err, r)
 		}
 	}
 }

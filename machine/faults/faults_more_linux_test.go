@@ -111,17 +111,12 @@ func noQEMU(t *testing.T, l *lab) {
 func lostTerminal(t *testing.T, l *lab) {
 	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT} {
 		l.dev(t, "machine", "stop", "box")
-		ctx, cancel := bounded(t)
-		cmd := l.command(ctx, "machine", "start", "box")
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		r := l.begin(t, "machine", "start", "box")
 		time.Sleep(400 * time.Millisecond)
-		if err := syscall.Kill(-cmd.Process.Pid, sig); err != nil {
+		if err := syscall.Kill(-r.cmd.Process.Pid, sig); err != nil {
 			t.Log(err) // it was faster
 		}
-		t.Logf("dev machine start, %v: %v", sig, cmd.Wait())
-		cancel()
+		t.Logf("dev machine start, %v: %v\n%s", sig, <-r.ended, r)
 		l.whole(t)
 	}
 	l.dev(t, "machine", "stop", "box")
