@@ -25,6 +25,11 @@ type RefusedError struct{ Text string }
 
 func (e *RefusedError) Error() string { return e.Text }
 
+// EndedError says that the machine ended while it was to do something, and why.
+type EndedError struct{ Text string }
+
+func (e *EndedError) Error() string { return e.Text }
+
 // dialDeadline bounds connecting to the control socket: it is on this host, and the agent never leaves it unserved.
 const dialDeadline = 5 * time.Second
 
@@ -154,8 +159,11 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 	if res.StatusCode >= http.StatusBadRequest {
 		defer res.Body.Close()
 		text, _ := io.ReadAll(io.LimitReader(res.Body, 64<<10)) // the status says enough without it
-		if res.StatusCode == http.StatusConflict {
+		switch res.StatusCode {
+		case http.StatusConflict:
 			return nil, &RefusedError{Text: strings.TrimSpace(string(text))}
+		case http.StatusGone:
+			return nil, &EndedError{Text: strings.TrimSpace(string(text))}
 		}
 		return nil, fmt.Errorf("ask the host agent for %q: %s: %s", path, res.Status, strings.TrimSpace(string(text)))
 	}

@@ -44,6 +44,7 @@ const (
 	agentSleeps   = "sleeps" // saves memory: for suspend, and when it stops
 	agentUnwell   = "unwell" // starts, and its guest has a problem
 	agentStays    = "stays"  // never gets beyond a stage
+	agentLoses    = "loses"  // has its VM end while its disk is copied
 )
 
 // agentWith makes an agent behave so only while its machine has that image.
@@ -224,6 +225,10 @@ func (a *standInAgent) handler(m *machine.Machine, how string) http.Handler {
 		json.NewEncoder(w).Encode(problems)
 	})
 	mux.HandleFunc("POST /v1/copy-disk", func(w http.ResponseWriter, r *http.Request) {
+		if how == agentLoses {
+			http.Error(w, "QEMU ended: signal: killed", http.StatusGone)
+			return
+		}
 		if err := sparse.Copy(r.Context(), r.URL.Query().Get("to"), m.Dir.DataDisk()); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/docker/go-units"
 
+	"github.com/seed71221737/dev/hostagent"
 	"github.com/seed71221737/dev/machine/saved"
 	"github.com/seed71221737/dev/machine/snapshots"
 	"github.com/seed71221737/dev/machine/sparse"
@@ -193,7 +194,27 @@ func (m *Machine) copyLive(ctx context.Context, to string) error {
 	if err != nil && strings.Contains(err.Error(), "404 ") {
 		return fmt.Errorf("save a snapshot of machine %q: its host agent is of an older dev: stop the machine first, or restart it: %w", m.Name, err)
 	}
+	if ended := (*hostagent.EndedError)(nil); errors.As(err, &ended) {
+		return &EndedError{Name: m.Name, Err: ended}
+	}
 	return err
+}
+
+// EndedError says that a machine ended while a snapshot of it was being saved.
+type EndedError struct {
+	Name string
+	Err  error
+}
+
+func (e *EndedError) Error() string {
+	return fmt.Sprintf("save a snapshot of machine %q: the machine ended meanwhile: %v", e.Name, e.Err)
+}
+
+func (e *EndedError) Unwrap() error { return e.Err }
+
+// Hint names the next step.
+func (e *EndedError) Hint() string {
+	return fmt.Sprintf("start it with `dev machine start %s`, then save again; nothing is left of this snapshot", e.Name)
 }
 
 // NotReadyError says that a machine is on its way up or down.

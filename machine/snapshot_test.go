@@ -99,6 +99,22 @@ func TestSnapshots(t *testing.T) {
 	}
 }
 
+// TestSaveOfMachineThatEnds: one sentence says that the machine ended, and what to do; nothing is left.
+func TestSaveOfMachineThatEnds(t *testing.T) {
+	h := newHome(t)
+	m := h.create("m")
+	t.Setenv(agentVariable, agentLoses)
+	h.start(m)
+	_, err := m.SaveSnapshot(h.ctx(), machine.SnapshotOptions{Name: "s"}, nil)
+	var ended *machine.EndedError
+	if !errors.As(err, &ended) || err.Error() != `save a snapshot of machine "m": the machine ended meanwhile: QEMU ended: signal: killed` || !strings.Contains(ended.Hint(), "dev machine start m") {
+		t.Errorf("it was said: %v", err)
+	}
+	if left, err := m.Snapshots(); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
 // TestRestoreRefuses: a snapshot that is torn, whose image is gone, or that a newer dev made is named, and nothing is changed.
 func TestRestoreRefuses(t *testing.T) {
 	h := newHome(t)

@@ -11,8 +11,8 @@ import (
 	"github.com/seed71221737/dev/hostagent"
 )
 
-// startPatience is longer than all stages of a start may take together; the agent's own deadlines come first and say more.
-const startPatience = 20 * time.Minute
+// startPatience is longer than all stages of a start may take together, some of them twice; the agent's own deadlines come first and say more.
+const startPatience = 40 * time.Minute
 
 // Start starts the machine and waits until its engine answers. A machine that runs is no error; one that is starting is waited for. When ctx ends
 // first, the machine goes on starting.

@@ -27,13 +27,20 @@ func (a *agent) serveCopyDisk(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer visit.end()
-	copier, ok := a.vm().(hostagent.DiskCopier)
+	vm := a.vm()
+	copier, ok := vm.(hostagent.DiskCopier)
 	if !ok {
 		http.Error(w, "this machine's disk can be copied only while it is stopped", http.StatusConflict)
 		return
 	}
 	if err := copier.CopyDisk(r.Context(), to, a.settle); err != nil {
 		a.log.Error("copy the data disk", "error", err)
+		select {
+		case <-vm.Done():
+			http.Error(w, err.Error(), http.StatusGone)
+			return
+		default:
+		}
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}

@@ -5,6 +5,7 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -84,7 +85,7 @@ func (a *agent) startEngine(ctx context.Context, l *life) error {
 			break
 		}
 		if ctx.Err() != nil || pause(ctx, retryPause) != nil {
-			return a.engineTrouble(err)
+			return a.engineTrouble(ctx, err)
 		}
 	}
 	version := l.notes.Engine
@@ -99,11 +100,14 @@ func (a *agent) startEngine(ctx context.Context, l *life) error {
 	return a.makeTemplate(ctx, l)
 }
 
-// engineTrouble says what the guest knows about an engine that does not answer.
-func (a *agent) engineTrouble(err error) error {
-	ctx, cancel := context.WithTimeout(a.ctx, openWait)
+// engineTrouble says what the guest knows about an engine that has not answered in its time. Where the wait ended for another reason, the guest is gone.
+func (a *agent) engineTrouble(ctx context.Context, err error) error {
+	if !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		return fmt.Errorf("the engine does not answer: %w", err)
+	}
+	asking, cancel := context.WithTimeout(a.ctx, openWait)
 	defer cancel()
-	h, healthErr := a.link.health(ctx)
+	h, healthErr := a.link.health(asking)
 	if healthErr != nil || len(h.Problems) == 0 {
 		return fmt.Errorf("the engine does not answer: %w", err)
 	}

@@ -19,6 +19,7 @@ type life struct {
 	vm hostagent.VM
 	// restored: the guest was not booted; saved tells what is to be known of it.
 	restored bool
+	linked   bool // its guest's agent was reached; for who brings the life up
 	up       bool // it came to where the machine can be used
 	saved    Saved
 	notes    notes

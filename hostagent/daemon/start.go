@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/seed71221737/dev/hostagent"
@@ -60,18 +61,7 @@ func (a *agent) begin(ctx context.Context) error {
 		a.current.Store(nil)
 		a.state.say("the saved memory could not be used, so that the machine boots: " + err.Error())
 	}
-	err := a.boot(ctx)
-	if errors.Is(err, errTemplate) && ctx.Err() == nil {
-		a.state.say("the machine boots again: " + err.Error())
-		a.withoutTemplate = true
-		l := a.current.Load()
-		if err := errors.Join(a.abandon(), l.end()); err != nil {
-			return err
-		}
-		a.current.Store(nil)
-		return a.boot(ctx)
-	}
-	return err
+	return a.bootUp(ctx)
 }
 
 // boot begins a life by booting.
@@ -117,21 +107,27 @@ func (a *agent) live(ctx context.Context, l *life) error {
 // within does a stage's work under its deadline, which the VM's end cuts short.
 func (a *agent) within(ctx context.Context, stage hostagent.Stage, l *life, do func(context.Context) error) error {
 	limit := a.o.Deadlines[stage]
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, &deadlineError{limit})
+	patience := bootPatience{limit, limit}
+	if stage == hostagent.StageLink && l != nil && !l.restored {
+		patience.whole = limit * wholeBoot
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, patience.whole, &deadlineError{patience.whole})
 	defer cancel()
 	ctx, end := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
 	defer end(nil)
+	if patience.whole > limit {
+		watching.Go(func() { a.watchBoot(ctx, patience, end) })
+	}
 	if l != nil && l.vm != nil {
-		watched := make(chan struct{})
-		go func() {
-			defer close(watched)
+		watching.Go(func() {
 			select {
 			case <-l.vm.Done():
 				end(vmEnded(l.vm))
 			case <-ctx.Done():
 			}
-		}()
-		defer func() { end(nil); <-watched }()
+		})
 	}
 	err := do(ctx)
 	if err != nil && ctx.Err() != nil {
@@ -285,6 +281,7 @@ func (a *agent) startLink(ctx context.Context, l *life) error {
 	} else if err := a.link.connect(ctx, l); err != nil {
 		return err
 	}
+	l.linked = true
 	a.net.Load().Reopen()
 	l.onEnd("link", a.link.end)
 	if !a.serving {

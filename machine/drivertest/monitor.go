@@ -6,10 +6,12 @@ import (
 	"bufio"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"strings"
+	"syscall"
 )
 
 // object is a JSON object of the monitor.
@@ -100,8 +102,22 @@ func (vm *standInVM) converse(conn net.Conn) (off bool) {
 		if vm.obey(command.Execute, command.Arguments) {
 			return true
 		}
+		if vm.how == StandInFaults && command.Execute == "qmp_capabilities" {
+			vm.crashOnce()
+		}
 	}
 	return false
+}
+
+// crashOnce ends the process as a wild pointer would, unless it has in this machine before. Go's own programs do not end so: they say where they were.
+func (vm *standInVM) crashOnce() {
+	mark, err := os.OpenFile(vm.disk+".crashed", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return
+	}
+	_ = mark.Close() // it is empty
+	err = syscall.Exec("/bin/sh", []string{"sh", "-c", "ulimit -c 0; kill -SEGV $$"}, os.Environ())
+	fmt.Fprintln(os.Stderr, "crash:", err)
 }
 
 // obey does one command and says whether the VM is off after it.

@@ -27,6 +27,7 @@ const (
 	StandInSilent = "silent" // serves its monitor and never answers
 	StandInFails  = "fails"  // says why and ends
 	StandInQuits  = "quits"  // ends without a word
+	StandInFaults = "faults" // crashes as soon as its monitor has answered, the first time that a machine is started
 	StandInOld    = "old"    // is of an old version
 	StandInKeeps  = "keeps"  // refuses to have its memory saved
 	StandInLoses  = "loses"  // does not start with a saved memory

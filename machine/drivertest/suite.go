@@ -8,6 +8,7 @@ package drivertest
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"net"
 	"os"
@@ -38,6 +39,8 @@ type Subject struct {
 	Keeping, Losing func(t *testing.T) machine.Driver
 	// Staying makes a driver whose VMs do not end once they are saved; nil: not tested.
 	Staying func(t *testing.T) machine.Driver
+	// Crashing makes a driver whose VM crashes once; nil: not tested.
+	Crashing func(t *testing.T) machine.Driver
 	// Settled waits until a guest that was just started heeds the power button; nil: it does at once.
 	Settled func(t *testing.T, link hostagent.Link)
 	// Failing makes drivers, by name, whose VM does not start; Start has to say why.
@@ -60,6 +63,7 @@ func Run(t *testing.T, s Subject) {
 		"FindEndsInOrder":     testFindPowerOff,
 		"FindKillsWhatHangs":  testFindHung,
 		"StartFails":          testStartFails,
+		"Crash":               testCrash,
 		"StartCancelled":      testStartCancelled,
 		"SideBySide":          testSideBySide,
 		"StartsAgain":         testStartsAgain,
@@ -345,8 +349,8 @@ func testKillFromOutside(t *testing.T, s Subject) {
 		}
 	}
 	r.await(vm, "kill of its process")
-	if vm.Err() == nil {
-		t.Error("Err after its process was killed is nil")
+	if err := vm.Err(); err == nil || errors.Is(err, hostagent.ErrCrashed) {
+		t.Errorf("Err after its process was killed is %v", err)
 	}
 }
 
@@ -473,6 +477,30 @@ func testStartFails(t *testing.T, s Subject) {
 			}
 			r.noProcess()
 		})
+	}
+}
+
+// testCrash: a VM that crashes says so, and can be started again.
+func testCrash(t *testing.T, s Subject) {
+	if s.Crashing == nil {
+		t.Skip("no VM that crashes")
+	}
+	r := newRig(t, s, "m")
+	d := s.Crashing(t)
+	vm, err := d.Start(r.ctx, r.dir, s.Spec, r.link)
+	if err == nil {
+		r.await(vm, "the crash")
+		err = vm.Err()
+	}
+	if !errors.Is(err, hostagent.ErrCrashed) {
+		t.Errorf("it ended: %v", err)
+	}
+	r.noProcess()
+	again := r.start(d)
+	r.alive(again)
+	r.awaitEnd(again)
+	if err := again.Err(); err != nil {
+		t.Errorf("it was powered off: %v", err)
 	}
 }
 

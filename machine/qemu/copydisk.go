@@ -29,7 +29,10 @@ const (
 // CopyDisk copies the data disk as it is at one moment. Where the file system lets files share their blocks, the guest is paused for an instant; elsewhere
 // QEMU copies the disk while the guest runs, then what changed meanwhile, and the guest is paused for the last of it.
 func (v *vm) CopyDisk(ctx context.Context, to string, settle func(context.Context) error) error {
-	return v.monitor.copyDisk(ctx, to, settle)
+	if err := v.monitor.copyDisk(ctx, to, settle); err != nil {
+		return v.why(ctx, err)
+	}
+	return nil
 }
 
 func (m *monitor) copyDisk(ctx context.Context, to string, settle func(context.Context) error) (err error) {

@@ -262,7 +262,7 @@ func (d *Driver) run(ctx context.Context, program string, args []string, dir mac
 		return nil, errors.Join(err, memory.Close())
 	}
 	if err := v.begin(ctx, link, restore); err != nil {
-		return nil, errors.Join(err, v.Kill(context.WithoutCancel(ctx)))
+		return nil, errors.Join(v.why(ctx, err), v.Kill(context.WithoutCancel(ctx)))
 	}
 	return v, nil
 }

@@ -50,7 +50,7 @@ func TestConformance(t *testing.T) {
 		Spec:    machine.Spec{Version: 1, Driver: Name, Arch: "amd64", Accelerator: "tcg", CPUs: 2, MemoryMiB: 512, DiskMiB: 512, Image: digest},
 		Hung:    standIn(images, drivertest.StandInHung),
 		Keeping: standIn(images, drivertest.StandInKeeps), Losing: standIn(images, drivertest.StandInLoses),
-		Staying: standIn(images, drivertest.StandInStays),
+		Staying: standIn(images, drivertest.StandInStays), Crashing: standIn(images, drivertest.StandInFaults),
 		Failing: map[string]func(t *testing.T) machine.Driver{
 			"with a complaint": standIn(images, drivertest.StandInFails),
 			"without a word":   standIn(images, drivertest.StandInQuits),

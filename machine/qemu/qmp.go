@@ -43,6 +43,9 @@ type monitorError struct {
 
 func (e *monitorError) Error() string { return e.Desc }
 
+// errMonitorGone says that QEMU has closed its monitor, mostly because it has ended.
+var errMonitorGone = errors.New("its monitor is gone")
+
 // monitorDeadline bounds one command.
 const monitorDeadline = 20 * time.Second
 
@@ -113,6 +116,7 @@ func (m *monitor) read(r *bufio.Reader) {
 
 // fail ends all commands that wait.
 func (m *monitor) fail(err error) {
+	err = fmt.Errorf("%w: %w", errMonitorGone, err)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = err

@@ -111,7 +111,7 @@ func (v *vm) wait(stderr io.Reader, log *slog.Logger) {
 		log.Warn(last)
 	}
 	_, _ = io.Copy(io.Discard, stderr) // a line that is too long must not block QEMU
-	err := v.cmd.Wait()
+	err := endOf(v.cmd.Wait())
 	_ = v.memory.Close() // there is nothing to lose in it
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -124,6 +124,15 @@ func (v *vm) wait(stderr io.Reader, log *slog.Logger) {
 	case err != nil:
 		v.err = fmt.Errorf("QEMU ended: %w", err)
 	}
+}
+
+// endOf marks the end of a process that crashed.
+func endOf(err error) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && crashed(exit.ProcessState) {
+		return fmt.Errorf("%w: %w", hostagent.ErrCrashed, err)
+	}
+	return err
 }
 
 // errKilled is the end of a VM that Kill ended.
@@ -151,12 +160,12 @@ func (v *vm) connect(ctx context.Context, dir machine.Dir, log *slog.Logger) err
 	}
 }
 
-// startError is Err for a VM that ended before it ran: an end without a complaint is one, too.
+// startError is Err for a VM that was to run: an end without a complaint is one, too.
 func (v *vm) startError() error {
 	if err := v.Err(); err != nil {
 		return err
 	}
-	return errors.New("QEMU ended as soon as it was started")
+	return errors.New("QEMU ended without a word")
 }
 
 // event notes what the monitor tells.
@@ -176,6 +185,24 @@ func (v *vm) event(log *slog.Logger) func(name string, data json.RawMessage) {
 		case "DEVICE_DELETED":
 			v.slots.left(data)
 		}
+	}
+}
+
+// endWait is how long a QEMU may take to end that has closed its monitor.
+const endWait = 10 * time.Second
+
+// why is what an error comes from: where QEMU has ended, its end rather than what could not be told to it.
+func (v *vm) why(ctx context.Context, err error) error {
+	if !errors.Is(err, errMonitorGone) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, endWait)
+	defer cancel()
+	select {
+	case <-v.done:
+		return v.startError()
+	case <-ctx.Done():
+		return err
 	}
 }
 
