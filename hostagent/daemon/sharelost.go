@@ -146,7 +146,7 @@ func (a *agent) mountSoon(ctx context.Context, m proto.Mount) error {
 // mendContainers gives the folder back to containers that were started with it, and names those in which programs still use what is dead, until there are none,
 // or the share is lost again.
 func (a *agent) mendContainers(l *life, s *sharing, dead []string) {
-	named := ""
+	var told *hostagent.Problem
 	for {
 		stale, err := a.replaceMounts(l.ctx, s, dead)
 		done, turn := s.change(l.ctx)
@@ -154,26 +154,42 @@ func (a *agent) mendContainers(l *life, s *sharing, dead []string) {
 			return
 		}
 		current := len(s.dead) == len(dead) && !s.leaving.Load()
-		names := strings.Join(stale, " ")
+		p, again := staleProblem(s.share.Host, a.o.Machine, stale, err)
 		switch {
 		case !current: // the problem is another one now
-		case err == nil && len(stale) == 0:
+		case err == nil && p == nil:
 			a.state.problem("share "+s.share.Tag, nil)
-			s.dead, current = nil, false
-		case err != nil:
+			s.dead = nil
+		case p == nil:
 			a.log.Warn("bring a folder back to containers", "share", s.share.Tag, "error", err)
-		case names != named:
-			named = names
-			a.state.problem("share "+s.share.Tag, &hostagent.Problem{
-				Code: "share-stale", Text: fmt.Sprintf("folder %q was lost and is back, but programs in these containers still use what was lost: %s", s.share.Host, names),
-				Hint: "start them again: `docker restart " + names + "`",
-			})
+		case told == nil || *told != *p:
+			told = p
+			a.state.problem("share "+s.share.Tag, p)
 		}
 		done()
-		if !current || pause(l.ctx, stalePause) != nil {
+		if !current || !again || pause(l.ctx, stalePause) != nil {
 			return
 		}
 	}
+}
+
+// staleProblem is what is wrong with containers that were started with a folder which was lost and is back; nil: nothing that is known. again says that it is
+// worth a look later.
+func staleProblem(folder, machine string, stale []string, err error) (p *hostagent.Problem, again bool) {
+	if old := (*proto.Error)(nil); errors.As(err, &old) && old.Code == proto.CodeUnknown {
+		return &hostagent.Problem{
+			Code: "share-stale", Text: fmt.Sprintf("folder %q was lost and is back, but this machine's image is too old to give it back to containers that run", folder),
+			Hint: "start the machine again: `dev machine restart " + machine + "`; `dev machine upgrade " + machine + "` brings a newer image",
+		}, false
+	}
+	if err != nil || len(stale) == 0 {
+		return nil, err != nil
+	}
+	names := strings.Join(stale, " ")
+	return &hostagent.Problem{
+		Code: "share-stale", Text: fmt.Sprintf("folder %q was lost and is back, but programs in these containers still use what was lost: %s", folder, names),
+		Hint: "start them again: `docker restart " + names + "`",
+	}, true
 }
 
 // replaceMounts repairs containers, and names those that have to be started again.

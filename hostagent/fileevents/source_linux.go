@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,6 +40,16 @@ func newSource(root string, mu *sync.Mutex, set *dirs) (source, error) {
 		return nil, fmt.Errorf("watch files: %w", err)
 	}
 	return &inotify{root: root, file: os.NewFile(uintptr(fd), "inotify"), fd: fd, buf: make([]byte, 256<<10), mu: mu, dirs: set}, nil
+}
+
+// mostFolders is how many folders one share may have watched.
+func mostFolders() int {
+	data, err := os.ReadFile("/proc/sys/fs/inotify/max_user_watches")
+	if err != nil {
+		return 0 // the kernel says when it is enough
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(data))) // it is a number
+	return n / shareOfWatches
 }
 
 const inotifyMask = unix.IN_CREATE | unix.IN_MODIFY | unix.IN_CLOSE_WRITE | unix.IN_ATTRIB | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO |
@@ -83,7 +94,7 @@ func (s *inotify) openBeneath(path string) (int, error) {
 func (s *inotify) addWatch(name, path string, mask uint32) (int32, error) {
 	handle, err := unix.InotifyAddWatch(s.fd, name, mask)
 	if errors.Is(err, unix.ENOSPC) {
-		return 0, &LimitError{Setting: "fs.inotify.max_user_watches", Enough: 1 << 20, Err: err}
+		return 0, &LimitError{Setting: watchesSetting, Enough: 1 << 20, Err: err}
 	}
 	if err != nil {
 		return 0, fmt.Errorf("watch folder %q: %w", path, err)

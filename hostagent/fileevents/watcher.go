@@ -33,6 +33,7 @@ type Watcher struct {
 	source source
 	ledger *Ledger
 	remote bool
+	most   int // folders that may be watched; 0: as many as the system allows
 	o      Options
 	done   sync.WaitGroup
 	tell   sync.Once
@@ -85,7 +86,7 @@ func Open(root string, o Options) (*Watcher, error) {
 		return nil, fmt.Errorf("watch folder: %w", err)
 	}
 	defer func() { _ = folder.Close() }() // read only
-	w := &Watcher{root: real, o: o, set: newDirs(), since: time.Now(), wake: make(chan struct{}, 1), remote: remote(folder)}
+	w := &Watcher{root: real, o: o, set: newDirs(), since: time.Now(), wake: make(chan struct{}, 1), remote: remote(folder), most: mostFolders()}
 	w.ledger = NewLedger(w.stat)
 	if w.source, err = newSource(real, &w.setMu, w.set); err != nil {
 		return nil, err
@@ -128,6 +129,9 @@ func (w *Watcher) Add(path string) bool {
 func (w *Watcher) watch(path string) error {
 	if path != "" && (path != slashpath.Clean(path) || path == "." || !filepath.IsLocal(filepath.FromSlash(path))) {
 		return fmt.Errorf("watch folder %q: it is not below the share", path) // the guest's word is not trusted
+	}
+	if err := w.spare(path); err != nil {
+		return err
 	}
 	handle, err := w.source.add(path)
 	if err != nil {
