@@ -237,6 +237,19 @@ func testPlug(t *testing.T, s Subject) {
 	r.suspend(vm)
 }
 
+// staysAwake fails to suspend a VM, which goes on.
+func (r *rig) staysAwake(vm hostagent.VM) {
+	r.t.Helper()
+	file := filepath.Join(string(r.dir), "state")
+	if err := suspender(r.t, vm).Suspend(r.ctx, file, asItIs); err == nil {
+		r.t.Error("Suspend succeeds")
+	}
+	if _, err := os.Stat(file); err == nil {
+		r.t.Error("a file is left")
+	}
+	r.alive(vm)
+}
+
 // testSuspendRefused: a VM that does not end when it was saved goes on, and is missed when it ends by itself later.
 func testSuspendRefused(t *testing.T, s Subject) {
 	if s.Staying == nil {
@@ -244,14 +257,7 @@ func testSuspendRefused(t *testing.T, s Subject) {
 	}
 	r := newRig(t, s, "m")
 	vm := r.start(s.Staying(t))
-	file := filepath.Join(string(r.dir), "state")
-	if err := suspender(t, vm).Suspend(r.ctx, file, asItIs); err == nil {
-		t.Error("Suspend succeeds")
-	}
-	if _, err := os.Stat(file); err == nil {
-		t.Error("a file is left")
-	}
-	r.alive(vm)
+	r.staysAwake(vm)
 	found, err := process.Find(r.ctx, func(args []string) bool { return strings.Contains(strings.Join(args, " "), string(r.dir)) })
 	if err != nil || len(found) == 0 {
 		t.Fatalf("find the VM: %v", err)
@@ -300,13 +306,6 @@ func testUnsavable(t *testing.T, s Subject) {
 	}
 	r := newRig(t, s, "m")
 	vm := r.start(s.Keeping(t))
-	file := filepath.Join(string(r.dir), "state")
-	if err := suspender(t, vm).Suspend(r.ctx, file, asItIs); err == nil {
-		t.Error("Suspend succeeds")
-	}
-	if _, err := os.Stat(file); err == nil {
-		t.Error("a file is left")
-	}
-	r.alive(vm)
+	r.staysAwake(vm)
 	r.awaitEnd(vm)
 }
