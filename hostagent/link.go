@@ -106,10 +106,11 @@ const (
 	ShareVirtiofs = "virtiofs"
 )
 
-// How much a guest believes of what it has read through virtiofs. Always: until it changes it itself, or has to forget it. Never: nothing, not even what a
-// program has just read.
+// How much a guest believes of what it has read through virtiofs. Watched: until it is told that the host has changed it. Auto: for a second. Always: until it
+// changes it itself, or has to forget it. Never: nothing, not even what a program has just read.
 const (
-	CacheAuto   = "auto"
-	CacheAlways = "always"
-	CacheNever  = "never"
+	CacheWatched = "watched"
+	CacheAuto    = "auto"
+	CacheAlways  = "always"
+	CacheNever   = "never"
 )

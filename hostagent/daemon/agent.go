@@ -17,6 +17,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/seed71221737/dev/hostagent"
+	"github.com/seed71221737/dev/hostagent/fileevents"
 	"github.com/seed71221737/dev/hostagent/network"
 	"github.com/seed71221737/dev/hostagent/reclaim"
 	"github.com/seed71221737/dev/vmimage/guest/proto"
@@ -57,6 +58,7 @@ type agent struct {
 	// withoutTemplate: the making of one failed so that the machine had to boot again.
 	withoutTemplate bool
 	own             []*ownShare
+	trees           map[string]*fileevents.Watcher // by the tags of shares that the guest believes until it is told otherwise
 	linkSecret      atomic.Pointer[[]byte]
 	noFast          atomic.Bool // the fast link failed when the engine was last dialled
 
@@ -112,7 +114,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	a := &agent{
 		o: o, log: o.Logger, state: newState(o.Machine, os.Getpid(), o.Logger),
 		orders: make(chan order, 1), kills: make(chan order, 1), nudge: make(chan struct{}, 1), requests: make(chan request), gate: newGate(),
-		boots: make(chan struct{}),
+		boots: make(chan struct{}), trees: map[string]*fileevents.Watcher{},
 	}
 	a.ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	a.link = newLink(a)

@@ -38,10 +38,11 @@ func (s *ownShare) service() string {
 	return proto.FastShare + " " + string(text)
 }
 
-// openShares opens the folders that this side serves itself.
+// openShares opens the folders that this side serves itself, and watches those that the guest is told of.
 func (a *agent) openShares() {
 	for _, wanted := range a.o.Shares {
 		if wanted.Type == hostagent.ShareVirtiofs {
+			a.openTree(wanted)
 			continue
 		}
 		s, err := a.openShare(wanted)

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/seed71221737/dev/hostagent"
+	"github.com/seed71221737/dev/hostagent/fileevents"
 	"github.com/seed71221737/dev/hostagent/vhostuser"
 	"github.com/seed71221737/dev/vmimage/guest/proto"
 )
@@ -29,6 +30,7 @@ type sharing struct {
 	share  Share
 	socket string // of the relay, for the VM
 	server virtiofsd
+	tree   *fileevents.Watcher // tells what the guest must not believe any more; nil: nobody does
 	// leaving: the share is being taken from the guest, and its server may end.
 	leaving atomic.Bool
 	// back is when it was brought back, and dead what the file systems that were lost are called in the guest; both belong to who holds changing.
@@ -41,6 +43,7 @@ type sharing struct {
 	relay *vhostuser.Relay
 	now   *serving // nil: none has been started
 	ended bool     // there is to be none any more
+	plain bool     // the guest believes nothing for longer than a second: it cannot be told what has changed
 }
 
 // serving is a virtiofsd that runs, or did.
@@ -129,6 +132,9 @@ func (a *agent) haveShare(l *life, s *sharing) {
 		return s.close()
 	})
 	l.work.Go(func() { a.watchShare(l, s) })
+	if s.tree != nil {
+		l.work.Go(func() { a.tellShare(l, s) })
+	}
 }
 
 // unplugShare takes a share from the guest, which could not be saved with it.
@@ -212,7 +218,10 @@ func virtiofsdHint(goos string) string {
 // args is the command line that serves a folder as who runs it: root keeps owners; others need a user namespace for the sandbox, and everything
 // in the share is theirs.
 func (v virtiofsd) args(share Share, socket string, root bool) []string {
-	cache := cmp.Or(share.Cache, hostagent.CacheAuto)
+	cache := share.cache()
+	if cache == hostagent.CacheWatched { // what changes is told past it
+		cache = hostagent.CacheAlways
+	}
 	if v.rust {
 		args := []string{"--socket-path=" + socket, "--shared-dir=" + share.Host, "--cache=" + cache, "--xattr", "--announce-submounts", "--inode-file-handles=never"}
 		if root {
@@ -252,6 +261,10 @@ func (a *agent) startShare(ctx context.Context, l *life, v virtiofsd, share Shar
 		return nil, errors.Join(errors.New("it is no folder"), err)
 	}
 	s := &sharing{share: share, socket: socket, server: v, dead: slices.Clone(l.notes.Lost[share.Tag]), changing: make(chan struct{}, 1)}
+	if share.cache() == hostagent.CacheWatched {
+		s.tree = a.trees[share.Tag]
+		s.plain = s.tree == nil
+	}
 	if err := a.serveShare(ctx, s); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -297,8 +310,11 @@ func (a *agent) serveShare(ctx context.Context, s *sharing) error {
 		return err
 	}
 	// It ends with the relay, whose connection it serves, or with this process.
-	v, root := s.server, os.Geteuid() == 0
-	cmd := exec.Command(v.path, v.args(s.share, s.served(), root)...)
+	v, root, share := s.server, os.Geteuid() == 0, s.share
+	if s.plain {
+		share.Cache = hostagent.CacheAuto
+	}
+	cmd := exec.Command(v.path, v.args(share, s.served(), root)...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
 	cmd.Dir = filepath.Dir(s.socket)
 	sandboxed(cmd, root, v.rust)
@@ -332,6 +348,9 @@ func (p *serving) end() error {
 		return nil
 	}
 }
+
+// cache is how much of a share by virtiofs is believed.
+func (s Share) cache() string { return cmp.Or(s.Cache, hostagent.CacheWatched) }
 
 // withGuest completes where a share is in the guest.
 func (s Share) withGuest(goos string) (Share, error) {

@@ -25,22 +25,20 @@ const (
 // AddTree watches the share's folder with all folders in it; those that are made later are watched by themselves ([Options.Tree]). It returns at once where that
 // has been done and nothing was lost since, and fails where not all can be watched: changes in some folders are not told then, until it succeeds.
 func (w *Watcher) AddTree(ctx context.Context) error {
-	w.mu.Lock()
-	whole, losses := w.whole, w.losses
-	w.mu.Unlock()
-	if whole {
-		return nil
+	for {
+		w.mu.Lock()
+		whole, losses := w.whole, w.losses
+		w.mu.Unlock()
+		if whole {
+			return nil
+		}
+		if err := w.grow(ctx, "", nil); err != nil {
+			return fmt.Errorf("watch all folders of %q: %w", w.root, err)
+		}
+		w.mu.Lock()
+		w.whole = w.losses == losses
+		w.mu.Unlock()
 	}
-	if err := w.grow(ctx, "", nil); err != nil {
-		return fmt.Errorf("watch all folders of %q: %w", w.root, err)
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.losses != losses {
-		return fmt.Errorf("watch all folders of %q: the system lost events meanwhile", w.root)
-	}
-	w.whole = true
-	return nil
 }
 
 // grow watches a folder and all below it, and tells found, unless that is nil, what is in them. What goes meanwhile is of no interest.
@@ -86,9 +84,16 @@ func (w *Watcher) growOne(root *os.Root, folder string) ([]fs.DirEntry, error) {
 	}
 	defer func() { _ = f.Close() }() // read only
 	if remote(f) {
-		return nil, fmt.Errorf("%q is on another computer, or another program's", w.abs(folder))
+		return nil, &remoteError{w.abs(folder)}
 	}
 	return f.ReadDir(-1)
+}
+
+// remoteError tells of a folder that others may change without this system noticing.
+type remoteError struct{ folder string }
+
+func (e *remoteError) Error() string {
+	return fmt.Sprintf("%q is on another computer, or in another program", e.folder)
 }
 
 // passable reports whether a folder that cannot be watched is none that matters: it is gone, no folder any more, or closed to this user, whom the share is served as.

@@ -21,7 +21,7 @@ type Options struct {
 	// Problem is called at most once, when folders can no longer be watched; Add is false for them from then on. It must not block. nil: nobody is told.
 	Problem func(error)
 	// Tree: the share is watched as a whole ([Watcher.AddTree]), and told of as it is: closings of files that nothing else was told of, too. Lost events are one
-	// Rescan of the share's folder, and are not made up for.
+	// Rescan of the share's folder, and are not made up for. A folder on another computer is refused.
 	Tree bool
 	// Logger takes what may help to find a fault; nil discards.
 	Logger *slog.Logger
@@ -88,6 +88,9 @@ func Open(root string, o Options) (*Watcher, error) {
 	defer func() { _ = folder.Close() }() // read only
 	w := &Watcher{root: real, o: o, set: newDirs(), since: time.Now(), wake: make(chan struct{}, 1), remote: remote(folder), most: mostFolders()}
 	w.ledger = NewLedger(w.stat)
+	if o.Tree && w.remote {
+		return nil, fmt.Errorf("watch folder: %w", &remoteError{real})
+	}
 	if w.source, err = newSource(real, &w.setMu, w.set); err != nil {
 		return nil, err
 	}
