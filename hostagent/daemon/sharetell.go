@@ -139,9 +139,18 @@ func (a *agent) tellChanges(ctx context.Context, s *sharing) error {
 	}
 }
 
+// tellStale has its turn with who takes the share from the guest: what the guest looks at cannot be unmounted.
 func (a *agent) tellStale(ctx context.Context, s *sharing, stale proto.Stale) error {
 	ctx, cancel := context.WithTimeout(ctx, tellWait)
 	defer cancel()
+	done, err := s.change(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if s.leaving.Load() {
+		return errors.New("the share is being taken from the machine")
+	}
 	stale.Target = s.share.Guest
 	return a.link.call(ctx, proto.MethodStale, stale, nil)
 }
