@@ -15,8 +15,8 @@ type Node struct {
 	// Ident is the host's identity of the file.
 	Ident uint64
 	Mode  uint32 // with Linux's type bits
-	// Lost are FUSE's numbers of files that the name was of, and was found not to be of any more before an event said so.
-	Lost []uint64
+	// Lost are files that the name was of, and was found not to be of any more before an event said so.
+	Lost []Node
 }
 
 func (n Node) dir() bool { return n.Mode&wire.TypeMask == wire.TypeFolder }
@@ -109,7 +109,7 @@ func (p *planner) plan(i int) (s step, covered int) {
 	}
 	heard := known && parent.ID != 0 && (p.watched(parent) || p.watched(node))
 	if e.Kind == wire.Moved {
-		return p.planMove(s, parent, heard), 0
+		return p.planMove(i, s, parent, heard), 0
 	}
 	if !heard {
 		return s, 0
@@ -133,8 +133,13 @@ func (p *planner) plan(i int) (s step, covered int) {
 }
 
 // planMove makes a creation or a deletion of a move of which the kernel knows one folder only.
-func (p *planner) planMove(s step, parent Node, heard bool) step {
+func (p *planner) planMove(i int, s step, parent Node, heard bool) step {
 	e := s.event
+	if s.node.Ident != 0 && p.now(i) != e.Path {
+		if host, there := p.picture.Host(e.Path); there && host.Ident == s.node.Ident { // the guest has found what came to the place after the move
+			s.not, s.node = s.node.Ident, Node{}
+		}
+	}
 	target, _ := p.picture.Node(e.To)
 	folder, _ := p.picture.Node(folderOf(e.To))
 	arrives := folder.ID != 0 && (p.watched(folder) || p.watched(target))
@@ -162,6 +167,9 @@ func (p *planner) planMove(s step, parent Node, heard bool) step {
 // now is where the host has the file now that was at a path when event i happened; "" if it has been deleted since. What happens after this batch is not known yet.
 func (p *planner) now(i int) string {
 	path := p.events[i].Path
+	if p.events[i].Kind == wire.Moved {
+		path = p.events[i].To
+	}
 	for _, j := range p.names {
 		e := p.events[j]
 		if j <= i || !within(e.Path, path) {

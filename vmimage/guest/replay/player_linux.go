@@ -27,6 +27,7 @@ type Player struct {
 	log     *slog.Logger
 	proc    string
 	seen    seen // Run's alone
+	moves   bool // so is this: something moves in the batch under way
 
 	thread   atomic.Uint32
 	mu       sync.Mutex
@@ -120,11 +121,14 @@ func (p *Player) look() {
 
 // play replays one batch.
 func (p *Player) play(events []wire.Event) {
-	// What is read from now on is new, even by who is woken by an earlier event of the batch.
+	// What is read from now on is new, even by who is woken by an earlier event of the batch. Where a file is may become clear only by what moves in it.
+	p.moves = false
 	for _, e := range events {
 		switch e.Kind {
 		case wire.Modified, wire.Attributes:
 			p.picture.Changed(e.Path)
+		case wire.Moved:
+			p.moves = true
 		}
 	}
 	if len(events) < manyEvents {
@@ -146,24 +150,32 @@ func (p *Player) play(events []wire.Event) {
 // perform does one step, and tells those who watch files that the guest found to have lost their names before the step came, or meanwhile: the operation is not about
 // them any more.
 func (p *Player) perform(s step) {
-	e := s.event
-	var left []uint64
-	name := e.Path
-	if e.Kind == wire.Moved {
-		left, name = p.lost(e.Path), e.To
-	}
 	p.repeat(s)
-	switch e.Kind {
-	case wire.Created, wire.Deleted, wire.Moved:
-		p.tell(left, false)
-		p.tell(p.lost(name), true)
+	switch s.event.Kind {
+	case wire.Created, wire.Deleted:
+		p.tellLost(s.event.Path, false)
+	case wire.Moved:
+		p.tellLost(s.event.Path, true)
+		p.tellLost(s.event.To, false)
 	}
 }
 
-// lost are files that lost a name and that programs watch.
-func (p *Player) lost(path string) []uint64 {
+// tellLost has the kernel tell those who watch files that lost a name: of their attributes, and, unless they moved, of their end.
+func (p *Player) tellLost(path string, moved bool) {
 	n, _ := p.picture.Node(path)
-	return slices.DeleteFunc(n.Lost, func(id uint64) bool { return !p.seen.has(Node{ID: id}) })
+	lost := slices.DeleteFunc(n.Lost, func(n Node) bool { return !p.seen.has(n) })
+	if len(lost) == 0 {
+		return
+	}
+	host, there := p.picture.Host(path)
+	for _, n := range lost {
+		gone := !moved && (!there || host.Ident != n.Ident)
+		p.expect(map[place]Answer{{n.ID, ""}: {Absent: gone, Expected: true}})
+		if err := p.touchNode(n.ID); err != nil {
+			p.log.Debug("tell of a file that lost its name", "name", path, "error", err)
+		}
+		p.expect(nil)
+	}
 }
 
 // repeat does what a step says. What cannot be repeated is made invalid.
@@ -173,7 +185,7 @@ func (p *Player) repeat(s step) {
 		p.invalidate(e)
 		return
 	}
-	if s.do != create && s.do != remove && s.do != rename {
+	if p.moves && s.do != create && s.do != remove && s.do != rename {
 		p.picture.Changed(e.Path) // its place may not have been known before
 	}
 	err := p.operate(s)
@@ -187,17 +199,6 @@ func (p *Player) repeat(s step) {
 	}
 	if s.do == rename {
 		p.settle(e.To)
-	}
-}
-
-// tell has the kernel tell those who watch files that lost their names: of their attributes, and, where they are gone, of their end.
-func (p *Player) tell(files []uint64, gone bool) {
-	for _, id := range files {
-		p.expect(map[place]Answer{{id, ""}: {Absent: gone, Expected: true}})
-		if err := p.touchNode(id); err != nil {
-			p.log.Debug("tell of a file that lost its name", "node", id, "error", err)
-		}
-		p.expect(nil)
 	}
 }
 
@@ -230,8 +231,11 @@ func (p *Player) settle(path string) {
 
 func (p *Player) invalidate(e wire.Event) {
 	switch e.Kind {
-	case wire.Modified, wire.Attributes, wire.Closed:
-		p.picture.Changed(e.Path)
+	case wire.Modified, wire.Attributes:
+		if p.moves { // otherwise that was done before
+			p.picture.Changed(e.Path)
+		}
+	case wire.Closed: // which changes nothing
 	case wire.Moved:
 		p.picture.Gone(e.Path)
 		p.picture.Gone(e.To)
@@ -255,7 +259,7 @@ func (p *Player) names(s step) map[place]Answer {
 	case create:
 		names[p.place(s.event.Path)] = Answer{Absent: true, Expected: true, Host: s.host, Mode: mode}
 	case rename:
-		names[p.place(s.event.Path)] = Answer{Expected: true, Host: s.host, Mode: mode}
+		names[p.place(s.event.Path)] = Answer{Expected: true, Host: s.host, Mode: mode, Not: s.not}
 		names[p.place(s.event.To)] = Answer{Absent: !s.replaced, Not: s.node.Ident}
 	case remove:
 		names[p.place(s.event.Path)] = Answer{Expected: true, Mode: mode, Not: s.not} // what the host has there now is another one
@@ -297,6 +301,9 @@ func (p *Player) operate(s step) (err error) {
 
 func (p *Player) once(s step) error {
 	path := s.event.Path
+	if s.not != 0 {
+		p.askAgain(path)
+	}
 	switch s.do {
 	case create:
 		return p.create(path, s)
@@ -307,9 +314,6 @@ func (p *Player) once(s step) error {
 	case setAttributes:
 		return p.setTimes(path, false)
 	case remove:
-		if s.not != 0 {
-			p.askAgain(path)
-		}
 		if dir := s.event.Dir || s.node.dir(); dir {
 			return unix.Unlinkat(p.root, path, unix.AT_REMOVEDIR)
 		}
@@ -386,7 +390,7 @@ func (p *Player) compare(folder string, seen watches) {
 		path := join(folder, name)
 		have, _ := p.picture.Node(path)
 		if host, there := p.picture.Host(path); there && host.Ident == have.Ident {
-			p.tell(p.lost(path), true)
+			p.tellLost(path, false)
 			continue
 		}
 		e := wire.Event{Kind: wire.Deleted, Path: path, Dir: have.dir()}

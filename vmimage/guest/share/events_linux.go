@@ -92,7 +92,8 @@ func (m *mount) replayEvents(ctx context.Context, work *sync.WaitGroup) {
 		m.log.Warn("replay the host's file events", "share", m.o.Name, "error", err)
 		return
 	}
-	player, err := replay.New(root, picture{m}, m.log)
+	seen := &picture{mount: m, stale: map[uint64]bool{}}
+	player, err := replay.New(root, seen, m.log)
 	if err != nil {
 		m.log.Warn("replay the host's file events", "share", m.o.Name, "error", errors.Join(err, unix.Close(root)))
 		return
@@ -101,23 +102,35 @@ func (m *mount) replayEvents(ctx context.Context, work *sync.WaitGroup) {
 	work.Go(func() {
 		m.missed.hear()
 		f := &follower{m: m}
-		if err := player.Run(ctx, f.next); ctx.Err() == nil && !errors.Is(err, errNoEvents) {
+		next := func(ctx context.Context) ([]wire.Event, error) {
+			events, err := f.next(ctx)
+			clear(seen.stale)
+			return events, err
+		}
+		if err := player.Run(ctx, next); ctx.Err() == nil && !errors.Is(err, errNoEvents) {
 			m.log.Warn("replay the host's file events", "share", m.o.Name, "error", err)
 		}
 		_ = unix.Close(root) // only looked at
 	})
 }
 
-// picture is what the player sees of a mount.
-type picture struct{ *mount }
+// picture is what the player sees of a mount. It is the player's alone.
+type picture struct {
+	*mount
+	// stale are folders that the kernel was told to ask for again since the last batch came. All of the batch had happened on the host before.
+	stale map[uint64]bool
+}
 
 // Node is what has been told of a path.
-func (p picture) Node(path string) (replay.Node, bool) {
+func (p *picture) Node(path string) (replay.Node, bool) {
 	t := p.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n, e := t.descend(t.root, path)
-	lost := t.lostAt(path)
+	var lost []replay.Node
+	for _, n := range t.lostAt(path) {
+		lost = append(lost, replay.Node{ID: n.id, Ident: n.ident, Mode: n.attr.Mode})
+	}
 	switch {
 	case n != nil:
 		return replay.Node{ID: n.id, Ident: n.ident, Mode: n.attr.Mode, Lost: lost}, true
@@ -128,7 +141,7 @@ func (p picture) Node(path string) (replay.Node, bool) {
 }
 
 // Names are those that have been told of in a folder.
-func (p picture) Names(folder string) []string {
+func (p *picture) Names(folder string) []string {
 	t := p.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -151,7 +164,7 @@ func (p picture) Names(folder string) []string {
 }
 
 // Host asks the host.
-func (p picture) Host(path string) (replay.Node, bool) {
+func (p *picture) Host(path string) (replay.Node, bool) {
 	a, errno := p.ask(path)
 	return replay.Node{Ident: a.Ident, Mode: a.Mode}, errno == 0
 }
@@ -167,7 +180,7 @@ func (m *mount) ask(path string) (wire.Attr, uint16) {
 }
 
 // Changed forgets attributes and contents of a file.
-func (p picture) Changed(path string) {
+func (p *picture) Changed(path string) {
 	t := p.table
 	t.mu.Lock()
 	dirPath, _ := pathParts(path)
@@ -190,7 +203,7 @@ func (p picture) Changed(path string) {
 }
 
 // Gone forgets what is known of a name.
-func (p picture) Gone(path string) {
+func (p *picture) Gone(path string) {
 	if path == "" {
 		p.Changed(path)
 		return
@@ -213,7 +226,10 @@ func (p picture) Gone(path string) {
 		c.version++
 	}
 	t.mu.Unlock()
-	_ = p.server.InodeNotify(dir.id, -1, 0)
+	if !p.stale[dir.id] {
+		p.stale[dir.id] = true
+		_ = p.server.InodeNotify(dir.id, -1, 0)
+	}
 	if c != nil && c.attr.Mode&wire.TypeMask == wire.TypeFolder {
 		if a, errno := p.ask(path); errno == 0 && a.Ident == c.ident {
 			return // a folder that is there must not be taken from who stands in it

@@ -237,17 +237,14 @@ func (t *table) found(n *node) {
 	}
 }
 
-// lostAt are the numbers of files that lost a name.
-func (t *table) lostAt(path string) (ids []uint64) {
+// lostAt are the files that lost a name.
+func (t *table) lostAt(path string) []*node {
 	if len(t.lost) == 0 {
 		return nil
 	}
 	folder, name := pathParts(path)
 	dir, _ := t.descend(t.root, folder)
-	for _, n := range t.lost[place{dir, name}] {
-		ids = append(ids, n.id)
-	}
-	return ids
+	return t.lost[place{dir, name}]
 }
 
 // forget lowers a node's lookups, and says whether the kernel does not know it any more, in which case it is gone from the table.
