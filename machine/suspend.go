@@ -4,6 +4,7 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,10 +12,12 @@ import (
 	"github.com/seed71221737/dev/machine/saved"
 )
 
-// SuspendError says why a machine could not be suspended. It goes on as it was.
+// SuspendError says why a machine could not be suspended. It goes on as it was, unless its agent ended.
 type SuspendError struct {
 	Name string
 	Err  error
+	// Ended says that the machine's agent ended meanwhile.
+	Ended bool
 }
 
 func (e *SuspendError) Error() string { return fmt.Sprintf("suspend machine %q: %v", e.Name, e.Err) }
@@ -23,6 +26,9 @@ func (e *SuspendError) Unwrap() error { return e.Err }
 
 // Hint names the next step.
 func (e *SuspendError) Hint() string {
+	if e.Ended {
+		return fmt.Sprintf("`dev machine start %s` starts it again, and ends what is left of it before", e.Name)
+	}
 	if h := hintOf(e.Err); h != "" {
 		return h
 	}
@@ -41,11 +47,29 @@ func (m *Machine) Suspend(ctx context.Context, sink Sink) error {
 			return &NotRunningError{Name: m.Name, Phase: status.Phase}
 		}
 		sink.say(m.Name, "saving the machine's memory")
-		if err := m.withEvents(ctx, sink, m.Agent().Suspend); err != nil {
-			return &SuspendError{Name: m.Name, Err: err}
+		err := m.withEvents(ctx, sink, m.Agent().Suspend)
+		switch {
+		case err == nil:
+			return nil
+		case m.agentDied(ctx, err):
+			return &SuspendError{Name: m.Name, Err: errAgentDied, Ended: true}
 		}
-		return nil
+		return &SuspendError{Name: m.Name, Err: err}
 	})
+}
+
+// errAgentDied is an agent that ended before it answered.
+var errAgentDied = errors.New("its host agent ended meanwhile")
+
+// agentDied says whether the agent did not answer because it ended. One that refused lives.
+func (m *Machine) agentDied(ctx context.Context, err error) bool {
+	var refused *hostagent.RefusedError
+	if errors.As(err, &refused) {
+		return false
+	}
+	wait, cancel := context.WithTimeout(ctx, answerPatience)
+	defer cancel()
+	return m.awaitAgentEnd(wait) == nil
 }
 
 // Resume starts a machine that was suspended; others too.

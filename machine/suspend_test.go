@@ -248,6 +248,20 @@ func TestSuspendIsRefused(t *testing.T) {
 	h.phase(m, machine.PhaseRunning)
 }
 
+// TestAgentDiesAtSuspend: the error says what became of the machine, not that it goes on, and the next start works.
+func TestAgentDiesAtSuspend(t *testing.T) {
+	h := newHome(t)
+	t.Setenv(agentVariable, agentLoses)
+	m := h.create("m")
+	h.start(m)
+	var ended *machine.SuspendError
+	if err := m.Suspend(h.ctx(), nil); !errors.As(err, &ended) || !ended.Ended || !strings.Contains(ended.Hint(), "dev machine start m") {
+		t.Errorf("Suspend: %v", err)
+	}
+	h.start(m)
+	h.end()
+}
+
 // TestKilledWhileSleeping kills the command, the agent, or the VM at many moments of suspend and resume: the next start works, nothing is lost, nothing stays.
 func TestKilledWhileSleeping(t *testing.T) {
 	for _, command := range []string{"suspend", "resume", "stop"} {
