@@ -23,7 +23,7 @@ var sharesFail = map[string][]string{
 }
 
 // TestVMShares runs the suite of package sharetest in a machine, on a share of each kind, with this host's own programs. DEV_TEST_VM=all asks for it;
-// DEV_TEST_SHARES_RECORD names a folder for the results that are published.
+// DEV_TEST_SHARES_RECORD names a folder for the results that are published, DEV_TEST_SHARES_GROUP the only group of cases to run.
 func TestVMShares(t *testing.T) {
 	image := vmImage(t)
 	if os.Getenv("DEV_TEST_VM") != "all" {
@@ -35,7 +35,11 @@ func TestVMShares(t *testing.T) {
 	m := newSharesMachine(t, image)
 	for _, kind := range []string{"fuse", "virtiofs"} {
 		t.Run(kind, func(t *testing.T) {
-			out, err := m.inside(m.suite(kind, "^TestCases$"))
+			cases := "^TestCases$"
+			if group := os.Getenv("DEV_TEST_SHARES_GROUP"); group != "" {
+				cases += "/^" + group + "$"
+			}
+			out, err := m.inside(m.suite(kind, cases))
 			t.Log(out)
 			r, readErr := sharetest.ReadResults(filepath.Join(m.folder[kind], "results.json"))
 			if readErr != nil {
@@ -47,11 +51,7 @@ func TestVMShares(t *testing.T) {
 				}
 			}
 			if dir := os.Getenv("DEV_TEST_SHARES_RECORD"); dir != "" {
-				data, err := os.ReadFile(filepath.Join(m.folder[kind], "results.json"))
-				if err == nil {
-					err = os.WriteFile(filepath.Join(dir, kind+"-vm.json"), data, 0o644)
-				}
-				if err != nil {
+				if err := r.Update(filepath.Join(dir, kind+"-vm.json")); err != nil {
 					t.Error(err)
 				}
 			}
@@ -89,22 +89,31 @@ func newSharesMachine(t *testing.T, image string) *sharesMachine {
 		"--share", "/usr:/mnt/usr:ro", "--share", m.folder["fuse"]+":/mnt/fuse,type=fuse", "--share", m.folder["virtiofs"]+":/mnt/virtiofs,type=virtiofs", "box")
 	if out, err := m.inside(`
 		set -e
-		mkdir -p /var/root && cd /var/root
+		mkdir -p /var/root && mount -o bind /var/root /var/root && cd /var/root
 		mkdir -p usr proc dev tmp etc mnt/fuse mnt/virtiofs tools; chmod 1777 tmp
 		for d in bin sbin lib lib64; do ln -sfn usr/$d $d; done
 		cp /mnt/fuse/sharetest tools/
 		echo 'root:x:0:0:root:/tmp:/bin/sh' >etc/passwd
 		mount -o bind /mnt/usr usr; mount -t proc proc proc; mount -o bind /dev dev; mount -o bind /mnt/fuse mnt/fuse; mount -o bind /mnt/virtiofs mnt/virtiofs
-		chmod 777 /mnt/fuse /mnt/virtiofs`); err != nil {
+		chmod 777 /mnt/fuse /mnt/virtiofs
+		cat >/var/enter <<'END'
+		for loader in /mnt/usr/lib*/ld-linux-*; do :; done
+		for libraries in /mnt/usr/lib/*-linux-gnu; do break; done
+		exec $loader --library-path $libraries /mnt/usr/sbin/chroot /var/root /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/tmp HOME=/tmp "$@"
+END
+		sh /var/enter true`); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return m
 }
 
+// entered begins a command that runs where this host's programs are.
+const entered = "exec sh /var/enter "
+
 // suite is the command that runs tests of the suite in a share.
 func (m *sharesMachine) suite(kind, tests string) string {
-	return "chroot /var/root /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/tmp HOME=/tmp DEV_TEST_SHARES=vm /tools/sharetest -test.run '" + tests + "' -test.timeout 55m -dir /mnt/" + kind +
-		" -way " + kind + "-vm -results /mnt/" + kind + "/results.json"
+	return entered + "DEV_TEST_SHARES=vm /tools/sharetest -test.run '" + tests + "' -test.timeout 55m -dir /mnt/" + kind +
+		" -way " + kind + "-vm -how 'in emulation' -results /mnt/" + kind + "/results.json"
 }
 
 // inside runs a script in the machine.

@@ -4,7 +4,10 @@ package sharetest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -42,6 +45,27 @@ func ReadResults(path string) (Results, error) {
 		err = json.Unmarshal(data, &r)
 	}
 	return r, err
+}
+
+// Update replaces in a file what is known of the groups of cases that r has, and keeps what it says of others; without a file it writes r.
+func (r *Results) Update(path string) error {
+	old, err := ReadResults(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r.write(path)
+	}
+	if err != nil {
+		return err
+	}
+	replaced := func(f Finding) bool { _, mine := r.Groups[f.Group]; return mine }
+	next := *r
+	next.Groups = maps.Clone(old.Groups)
+	maps.Copy(next.Groups, r.Groups)
+	next.Failed = append(slices.DeleteFunc(old.Failed, replaced), r.Failed...)
+	next.NotTried = append(slices.DeleteFunc(old.NotTried, replaced), r.NotTried...)
+	if len(r.Groups) < len(next.Groups) && r.Date != old.Date {
+		next.How += ", some cases on " + old.Date
+	}
+	return next.write(path)
 }
 
 // ways are the columns of the table.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -89,5 +90,36 @@ func TestTable(t *testing.T) {
 		if !strings.Contains(got, due) {
 			t.Errorf("%q is not in\n%s", due, got)
 		}
+	}
+}
+
+// Results of some groups leave what is known of others.
+func TestUpdate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.json")
+	results := func(date string, all ...Outcome) *Results {
+		r := Results{Way: "fuse-vm", Date: date, Kernel: "6.1", How: "here", Groups: map[string]Counts{}}
+		for _, o := range all {
+			r.add(o)
+		}
+		return &r
+	}
+	for _, r := range []*Results{
+		results("2026-01-01", Outcome{"chmod", "a", errors.New("x")}, Outcome{"programs", "b", Missing("rsync")}, Outcome{"programs", "c", errors.New("y")}),
+		results("2026-01-02", Outcome{"programs", "b", nil}, Outcome{"programs", "c", errors.New("z")}),
+	} {
+		if err := r.Update(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := ReadResults(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Results{
+		Way: "fuse-vm", Date: "2026-01-02", Kernel: "6.1", How: "here, some cases on 2026-01-01", Groups: map[string]Counts{"chmod": {Failed: 1}, "programs": {Passed: 1, Failed: 1}},
+		Failed: []Finding{{"chmod", "a", "x"}, {"programs", "c", "z"}},
+	}
+	if !reflect.DeepEqual(r, want) {
+		t.Errorf("there is\n%+v, not\n%+v", r, want)
 	}
 }
