@@ -9,7 +9,7 @@
 // Events come in batches ([Watcher.Next]), the first one at once. Within a batch, changes of the same kind to the same file are one. What the guest itself
 // changed through the share comes back as events of the host, too: the [Ledger] knows them by what was done and by the state it left, so that a change
 // that somebody else makes to the same file at the same time is still told. Lost events (an overflowing queue, more changes than are kept, a time in which
-// nobody watched) are made up for by looking at the folders again ([Watcher.Rescan]).
+// nobody watched) are made up for by looking at the folders again.
 //
 // Package engine/watch serves another need and is made otherwise: it compares the states of whole trees, and takes events for hints only.
 package fileevents

@@ -164,16 +164,8 @@ func (w *Watcher) Watched() int {
 	return w.set.count
 }
 
-// Rescan looks at all watched folders and tells what has changed since then as far as it can still be seen: what is new, what is not as it was, and,
-// as Rescan, in which folders something may be missing.
-func (w *Watcher) Rescan(since time.Time) {
-	w.mu.Lock()
-	w.lose(since)
-	w.mu.Unlock()
-	w.signal()
-}
-
-// lose forgets what waits and looks at everything instead. The lock is held.
+// lose forgets what waits and looks at all watched folders instead, to tell what has changed since then as far as it can still be seen: what is new, what is not as
+// it was, and, as Rescan, in which folders something may be missing. The lock is held.
 func (w *Watcher) lose(since time.Time) {
 	if w.rescan.IsZero() || since.Before(w.rescan) {
 		w.rescan = since

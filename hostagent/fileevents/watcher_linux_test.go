@@ -205,6 +205,14 @@ func TestWatcherStorm(t *testing.T) {
 	}
 }
 
+// lost plays that the system has lost events.
+func (w *Watcher) lost(since time.Time) {
+	w.mu.Lock()
+	w.lose(since)
+	w.mu.Unlock()
+	w.signal()
+}
+
 // Lost events are made up for by looking.
 func TestWatcherRescan(t *testing.T) {
 	w := watchDir(t, "same", "changed", "gone", "sub/chmod", "replaced")
@@ -219,7 +227,7 @@ func TestWatcherRescan(t *testing.T) {
 	w.must(os.WriteFile(w.at("changed"), []byte("new"), 0o644), os.Remove(w.at("gone")), os.Chmod(w.at("sub/chmod"), 0o600),
 		os.WriteFile(w.at("tmp"), []byte("new"), 0o644), os.Rename(w.at("tmp"), w.at("replaced")), os.Mkdir(w.at("made"), 0o755))
 	w.until()
-	w.Rescan(since)
+	w.lost(since)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	events, err := w.Next(ctx)
@@ -364,7 +372,7 @@ func TestWatcherStaysInside(t *testing.T) {
 	w.set.add("d/e", 0) // as if the system had lost the move
 	w.setMu.Unlock()
 	w.must(os.WriteFile(filepath.Join(outside, "e", "secret"), nil, 0o644))
-	w.Rescan(time.Now().Add(-time.Minute))
+	w.lost(time.Now().Add(-time.Minute))
 	for _, line := range w.until() {
 		if strings.Contains(line, "secret") {
 			t.Errorf("the guest is told %s", line)
