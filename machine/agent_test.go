@@ -44,7 +44,7 @@ const (
 	agentSleeps   = "sleeps" // saves memory: for suspend, and when it stops
 	agentUnwell   = "unwell" // starts, and its guest has a problem
 	agentStays    = "stays"  // never gets beyond a stage
-	agentLoses    = "loses"  // has its VM end while its disk is copied, and ends itself when it is to save memory
+	agentLoses    = "loses"  // has its VM end while its disk is copied
 )
 
 // agentWith makes an agent behave so only while its machine has that image.
@@ -238,13 +238,8 @@ func (a *standInAgent) handler(m *machine.Machine, how string) http.Handler {
 		json.NewEncoder(w).Encode(status)
 	})
 	mux.HandleFunc("GET /v1/events", a.events)
-	mux.HandleFunc("POST /v1/suspend", func(w http.ResponseWriter, r *http.Request) {
-		if how == agentLoses {
-			os.Exit(1)
-		}
-		a.ordered("suspend")(w, r)
-	})
-	mux.HandleFunc("POST /v1/resume", a.ordered("resume"))
+	mux.HandleFunc("POST /v1/suspend", a.ordered(m, "suspend"))
+	mux.HandleFunc("POST /v1/resume", a.ordered(m, "resume"))
 	mux.HandleFunc("POST /v1/stop", func(http.ResponseWriter, *http.Request) {
 		if status, _ := a.get(); status.Phase == hostagent.Starting { // the real agent breaks the start off, also that of a suspended machine
 			_ = os.WriteFile(filepath.Join(string(m.Dir), "broken-off"), nil, 0o600)

@@ -31,6 +31,9 @@ func (m *Machine) goOn(ctx context.Context, phase hostagent.Phase, err error, be
 		return nil
 	case isAsleep(phase):
 		if err := m.wake(ctx, sink); err != nil {
+			if m.agentDied(ctx, err) {
+				err = errAgentDied
+			}
 			return m.startError(err, "")
 		}
 		sink.say(m.Name, "the machine runs after "+time.Since(begin).Round(100*time.Millisecond).String())

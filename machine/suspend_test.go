@@ -17,9 +17,17 @@ import (
 	"github.com/seed71221737/dev/machine"
 )
 
+// diesAt is the file that has an agent end when it gets an order.
+func diesAt(m *machine.Machine, order string) string {
+	return filepath.Join(string(m.Dir), "dies-at-"+order)
+}
+
 // ordered hands an order to the stand-in agent and answers with what came of it.
-func (a *standInAgent) ordered(order string) http.HandlerFunc {
+func (a *standInAgent) ordered(m *machine.Machine, order string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
+		if os.Remove(diesAt(m, order)) == nil {
+			os.Exit(1)
+		}
 		if a.keeper == nil {
 			http.Error(w, "this agent saves no memory", http.StatusConflict)
 			return
@@ -248,18 +256,24 @@ func TestSuspendIsRefused(t *testing.T) {
 	h.phase(m, machine.PhaseRunning)
 }
 
-// TestAgentDiesAtSuspend: the error says what became of the machine, not that it goes on, and the next start works.
-func TestAgentDiesAtSuspend(t *testing.T) {
-	h := newHome(t)
-	t.Setenv(agentVariable, agentLoses)
-	m := h.create("m")
-	h.start(m)
+// TestAgentDiesWhileSleeping: the error says what became of the machine, not that it goes on, and the next start works.
+func TestAgentDiesWhileSleeping(t *testing.T) {
+	h, m := sleepingHome(t)
+	h.must(os.WriteFile(diesAt(m, "suspend"), nil, 0o600))
 	var ended *machine.SuspendError
 	if err := m.Suspend(h.ctx(), nil); !errors.As(err, &ended) || !ended.Ended || !strings.Contains(ended.Hint(), "dev machine start m") {
 		t.Errorf("Suspend: %v", err)
 	}
 	h.start(m)
+	h.must(m.Suspend(h.ctx(), nil))
+	h.must(os.WriteFile(diesAt(m, "resume"), nil, 0o600))
+	if err := m.Resume(h.ctx(), nil); err == nil || !strings.Contains(err.Error(), "its host agent ended") {
+		t.Errorf("Resume: %v", err)
+	}
+	h.start(m)
+	h.marked(m)
 	h.end()
+	h.clean()
 }
 
 // TestKilledWhileSleeping kills the command, the agent, or the VM at many moments of suspend and resume: the next start works, nothing is lost, nothing stays.
