@@ -30,17 +30,11 @@ func Stale(p proto.Stale) error {
 	if !filepath.IsAbs(p.Target) {
 		return &proto.Error{Code: proto.CodeBad, Text: fmt.Sprintf("ask for changes in %q: not a mount of the host's", p.Target)}
 	}
-	here, err := readMounts("/proc/self/mountinfo")
+	here, share, err := findShare(p.Target)
 	if err != nil {
 		return fmt.Errorf("ask for changes in %q: %w", p.Target, err)
 	}
-	var share mountEntry // the last one there is on top
-	for _, m := range here {
-		if m.at == p.Target {
-			share = m
-		}
-	}
-	if share.at == "" || !strings.HasPrefix(share.kind, "virtiofs") && !strings.HasPrefix(share.kind, "fuse") {
+	if share.at == "" {
 		return &proto.Error{Code: proto.CodeFailed, Text: fmt.Sprintf("ask for changes in %q: no share is mounted there", p.Target)}
 	}
 	names := p.Names
@@ -48,7 +42,7 @@ func Stale(p proto.Stale) error {
 		if err := dropUnused(here, share); err != nil {
 			return err
 		}
-		if names, err = inUse(share.device); err != nil {
+		if names, err = inUse(here, share.device); err != nil {
 			return fmt.Errorf("ask for changes in %q: %w", p.Target, err)
 		}
 	}
@@ -63,10 +57,32 @@ func Stale(p proto.Stale) error {
 	return nil
 }
 
+// mountTries is how often the list of mounts is read: it comes in pieces, and a mount may be missed while others come and go.
+const mountTries = 5
+
+// findShare reads the list of mounts, and finds what is mounted at the target. The last one there is on top.
+func findShare(target string) (here []mountEntry, share mountEntry, err error) {
+	for range mountTries {
+		if here, err = readMounts("/proc/self/mountinfo"); err != nil {
+			return nil, share, err
+		}
+		for _, m := range here {
+			if m.at == target && (strings.HasPrefix(m.kind, "virtiofs") || strings.HasPrefix(m.kind, "fuse")) {
+				share = m
+			}
+		}
+		if share.at != "" {
+			break
+		}
+	}
+	return here, share, nil
+}
+
 // dropUnused has the kernel forget all of a share, and of what the host has mounted in it, that no program uses: that is what mounting it again with the same options does first.
 func dropUnused(here []mountEntry, share mountEntry) error {
 	for _, m := range here {
-		if m.at != share.at && !strings.HasPrefix(m.at, share.at+"/") || m.kind != share.kind || m.source != share.source {
+		below := strings.HasPrefix(m.at, share.at+"/") && m.source == "none" // which is what the kernel calls the source of what it mounts itself
+		if m.kind != share.kind || m.at != share.at && !below {
 			continue
 		}
 		if err := unix.Mount("", m.at, "", unix.MS_REMOUNT|remountFlags(m.options), ""); err != nil {
@@ -87,15 +103,18 @@ func remountFlags(options []string) (flags uintptr) {
 	return flags
 }
 
-// inUse are the names of a file system that programs use, or that are mounted elsewhere, with the folders that they are in: the kernel keeps these.
-func inUse(device string) ([]proto.StaleName, error) {
-	spaces, _, err := allSpaces()
+// inUse are the names of a file system that programs use, or that are mounted elsewhere, with the folders that they are in: the kernel keeps these. here are this side's own mounts.
+func inUse(here []mountEntry, device string) ([]proto.StaleName, error) {
+	spaces, own, err := allSpaces()
 	if err != nil {
 		return nil, err
 	}
 	used := map[string]bool{"": true}
-	for _, pids := range spaces {
-		mounts, err := readMounts(fmt.Sprintf("/proc/%d/mountinfo", pids[0]))
+	for space, pids := range spaces {
+		mounts, err := here, error(nil)
+		if space != own {
+			mounts, err = readMounts(fmt.Sprintf("/proc/%d/mountinfo", pids[0]))
+		}
 		if err != nil || !slices.ContainsFunc(mounts, func(m mountEntry) bool { return m.device == device }) {
 			continue // it has ended, or has nothing of it
 		}
