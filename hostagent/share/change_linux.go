@@ -193,7 +193,11 @@ func (t *tree) remove(r *wire.Request, res *wire.Response) error {
 		if r.Op == wire.OpRmdir {
 			flags = unix.AT_REMOVEDIR
 		}
-		release := t.pinName(dir, r.Name)
+		release, ident := t.pinName(dir, r.Name)
+		if r.Ident != 0 && ident != r.Ident { // another file has the name by now
+			release(false)
+			return unix.ENOENT
+		}
 		err = unix.Unlinkat(dir, r.Name, flags)
 		release(err == nil)
 		if err != nil {
@@ -206,12 +210,15 @@ func (t *tree) remove(r *wire.Request, res *wire.Response) error {
 	})
 }
 
-// pinName opens a file that is about to lose its last name. The function it returns keeps it, or lets it go; what is kept of its owner goes with it.
-func (t *tree) pinName(dir int, name string) func(gone bool) {
+// pinName opens a file that is about to lose its last name, and tells its identity. The function it returns keeps it, or lets it go; what is kept of its owner goes
+// with it.
+func (t *tree) pinName(dir int, name string) (release func(gone bool), ident uint64) {
 	a, err := t.attrOf(dir, name)
-	last := err == nil && (a.Nlink == 1 || a.Mode&wire.TypeMask == wire.TypeFolder)
-	if !last {
-		return func(bool) {}
+	if err != nil {
+		return func(bool) {}, 0
+	}
+	if last := a.Nlink == 1 || a.Mode&wire.TypeMask == wire.TypeFolder; !last {
+		return func(bool) {}, a.Ident
 	}
 	forget := func(gone bool) {
 		if gone {
@@ -219,17 +226,17 @@ func (t *tree) pinName(dir int, name string) func(gone bool) {
 		}
 	}
 	if a.Mode&wire.TypeMask != wire.TypeRegular {
-		return forget
+		return forget, a.Ident
 	}
 	f := t.files.cached(a.Ident)
 	if f == nil {
 		fd, err := openRegular(dir, name, unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_RDONLY)
 		if err != nil {
-			return forget
+			return forget, a.Ident
 		}
 		if now, err := t.attrOf(fd, ""); err != nil || now.Ident != a.Ident { // another file has the name by now
 			_ = unix.Close(fd) // nothing was written through it
-			return func(bool) {}
+			return func(bool) {}, now.Ident
 		}
 		f = t.files.add(a.Ident, descriptor(fd))
 	}
@@ -238,7 +245,7 @@ func (t *tree) pinName(dir int, name string) func(gone bool) {
 			t.files.pin(f)
 		}
 		t.files.release(f)
-	}
+	}, a.Ident
 }
 
 func (t *tree) rename(r *wire.Request, res *wire.Response) error {
@@ -259,7 +266,7 @@ func (t *tree) rename(r *wire.Request, res *wire.Response) error {
 		if r.Flags&wire.FlagExchange != 0 {
 			flags |= unix.RENAME_EXCHANGE
 		} else {
-			release = t.pinName(to, r.Name2)
+			release, _ = t.pinName(to, r.Name2)
 		}
 		err = unix.Renameat2(from, r.Name, to, r.Name2, flags)
 		release(err == nil)

@@ -130,7 +130,10 @@ func (s *Server) Serve(ctx context.Context, conn net.Conn) error {
 		defer close(queue)
 		c.work.Go(func() { c.write(queue) })
 	}
-	err = c.receive(in)
+	ahead := make(chan wire.Request, aheadQueue)
+	defer close(ahead)
+	c.work.Go(func() { c.doAhead(ahead) })
+	err = c.receive(in, ahead)
 	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
 		return nil
 	}
@@ -165,7 +168,7 @@ func (s *Server) greet(conn net.Conn, in io.Reader) (ses *session, seen uint64, 
 }
 
 // receive reads requests until the connection ends.
-func (c *connection) receive(in io.Reader) error {
+func (c *connection) receive(in io.Reader, ahead chan<- wire.Request) error {
 	for {
 		// A frame of its own: requests live on in other goroutines.
 		body, err := wire.ReadFrame(in, nil)
@@ -183,10 +186,12 @@ func (c *connection) receive(in io.Reader) error {
 		if r.Op != wire.OpForget {
 			c.under.take(cost(&r)) // a guest that does not take its answers is not listened to
 		}
-		switch r.Op {
-		case wire.OpWrite:
+		switch {
+		case isAhead(&r):
+			ahead <- r
+		case r.Op == wire.OpWrite:
 			c.writes[r.Ident%writers] <- r
-		case wire.OpForget:
+		case r.Op == wire.OpForget:
 			c.server.tree.forget(&r)
 		default:
 			c.work.Go(func() {

@@ -36,6 +36,7 @@ type tree struct {
 	readOnly bool
 	watcher  Watcher
 	files    *files
+	room     room
 	// walk: the system cannot look a path up beneath a folder in one step.
 	walk atomic.Bool
 	// aside has owners and modes of files that keep no extended attributes.
@@ -51,7 +52,12 @@ func openTree(folder, state string) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tree{root: fd, owners: os.Geteuid() == 0, files: newFiles(), aside: kept}, nil
+	t := &tree{root: fd, owners: os.Geteuid() == 0, files: newFiles(), aside: kept}
+	t.room.dev, err = deviceOf(fd)
+	if err != nil {
+		return nil, errors.Join(err, t.close())
+	}
+	return t, nil
 }
 
 func (t *tree) close() error {
@@ -168,6 +174,9 @@ func (t *tree) attrOf(fd int, name string) (wire.Attr, error) {
 	a := wire.Attr{
 		Ident: identity(dev, st.Ino, born), Ino: st.Ino, Size: st.Size, Blocks: st.Blocks, Atime: nano(st.Atime), Mtime: nano(st.Mtime), Ctime: nano(st.Ctime),
 		Mode: uint32(st.Mode), Nlink: st.Nlink, UID: st.Uid, GID: st.Gid, Rdev: uint32(unix.Mkdev(st.Rdev_major, st.Rdev_minor)),
+	}
+	if t.room.is(t.root, dev) {
+		a.Flags |= wire.Roomy
 	}
 	if !t.owners {
 		t.applyOwner(fd, name, &a)

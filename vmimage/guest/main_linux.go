@@ -78,18 +78,30 @@ func identity() (key, keys []byte, env []string, err error) {
 
 // runAgent serves the host until it is told to end.
 func runAgent() error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	told, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	ctx, end := context.WithCancel(context.WithoutCancel(told))
+	defer end()
 	key, keys, env, err := identity()
 	if err != nil {
 		return err
 	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	shares := &share.Manager{MakeTarget: boot.MakeTarget, Log: log, Replaced: func(devices []string, target string) { replaced(log, devices, target) }}
+	defer context.AfterFunc(told, func() {
+		shares.Settle() // over connections that end now
+		end()
+	})()
 	s := &agent.Server{
 		HostKey: key, AuthorizedKeys: keys, Shell: "/bin/sh", Env: env, AgentSocket: "/run/host-services/ssh-auth.sock",
-		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Log: log, Settle: shares.Settle,
 		Control: &agent.Control{
 			Program: "dev-guest", StatusFile: boot.StatusFile, LogDir: "/var/log/dev", DataDir: "/var", Docker: "/run/docker.sock",
-			Mount: boot.MountShare, Grow: boot.GrowData, Freeze: agent.BeforeSave,
+			Mount: boot.MountShare, Grow: boot.GrowData,
+			Freeze: func() error {
+				shares.Settle()
+				return agent.BeforeSave()
+			},
 			Power: func(reboot bool) error {
 				if reboot {
 					return unix.Kill(1, boot.SignalReboot)
@@ -124,13 +136,13 @@ func runAgent() error {
 	if err != nil {
 		return fmt.Errorf("listen for the host: %w", err)
 	}
-	shares := &share.Manager{MakeTarget: boot.MakeTarget, Log: s.Log, Replaced: func(devices []string, target string) { replaced(s.Log, devices, target) }}
 	f := &agent.Fast{
 		SecretFile: boot.LinkSecretFile, Log: s.Log,
-		Services: map[string]func(context.Context, net.Conn, string){proto.FastDocker: agent.FastSocket("/run/docker.sock"), proto.FastShare: shares.Serve, proto.FastControl: agent.FastControl(s.Control)},
+		Services: map[string]func(context.Context, net.Conn, string){
+			proto.FastDocker: agent.Settled(shares.Settle, agent.FastSocket("/run/docker.sock")), proto.FastShare: shares.Serve, proto.FastControl: agent.FastControl(s.Control),
+		},
 	}
 	failed := make(chan error, 1)
-	ctx, end := context.WithCancel(ctx)
 	go func() {
 		defer end()
 		failed <- f.Serve(ctx, fast)

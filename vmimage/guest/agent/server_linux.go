@@ -38,7 +38,9 @@ type Server struct {
 	AgentSocket string
 	// Control answers control requests; nil: the subsystem is not there.
 	Control *Control
-	Log     *slog.Logger
+	// Settle waits until the host has what programs have written to its folders; what sessions say comes after that. It may be nil.
+	Settle func()
+	Log    *slog.Logger
 
 	keyAgents keyAgents
 	mu        sync.Mutex // of HostKey, AuthorizedKeys and Env, once it serves

@@ -53,6 +53,9 @@ func (s *Server) session(ctx context.Context, conn ssh.Conn, c ssh.NewChannel) {
 	if err != nil {
 		return
 	}
+	if s.Settle != nil {
+		ch = settledChannel{ch, s.Settle}
+	}
 	x := &session{server: s, conn: conn, ch: ch, env: s.environment()}
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup

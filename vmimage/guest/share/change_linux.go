@@ -32,10 +32,36 @@ func (m *mount) made(dir *node, name string, k *call, out *fuse.EntryOut) {
 
 // folderChanged takes a folder's attributes after a change of this machine's. The table is locked.
 func (m *mount) folderChanged(dir *node, a *wire.Attr) {
-	if a.Ident == 0 {
+	dir.changes++
+	if a.Ident == 0 || a.Ctime < dir.ctime.host {
 		dir.until = 0
 		return
 	}
+	m.table.learnClock(a.Ctime)
+	m.table.learn(dir, a)
+}
+
+// changedHere counts a change of a folder that the host is yet to make, and gives the folder its time. The table is locked.
+func (m *mount) changedHere(dir *node) {
+	now := max(m.table.hostNow(), dir.attr.Ctime+1, dir.attr.Mtime+1)
+	dir.attr.Mtime, dir.attr.Ctime = now, now
+	dir.version++
+	dir.making++
+	m.table.making++
+	m.table.later++
+}
+
+// changedThere takes a folder's attributes once the host has made such a change; it had seen so many others when that was sent. Programs go on seeing the times that
+// they may have seen, until there is another change. The table is locked.
+func (m *mount) changedThere(dir *node, a *wire.Attr, changes uint64) {
+	dir.making--
+	m.table.making--
+	if a.Ident == 0 || dir.changes != changes {
+		dir.until = 0
+		return
+	}
+	m.table.learnClock(a.Ctime)
+	dir.mtime, dir.ctime = shown{a.Mtime, dir.attr.Mtime}, shown{a.Ctime, dir.attr.Ctime}
 	m.table.learn(dir, a)
 }
 
@@ -52,10 +78,14 @@ func (m *mount) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, o
 	if in.Flags&unix.O_TRUNC != 0 {
 		r.Flags |= wire.FlagTruncate
 	}
-	if m.createLater(dir, name, &r, &out.EntryOut) {
+	if n := m.createLater(dir, name, in.Flags, &r, &out.EntryOut); n != nil {
 		out.OpenFlags = fuse.FOPEN_KEEP_CACHE
+		if n.pending.unheard {
+			out.OpenFlags |= fuse.FOPEN_NOFLUSH
+		}
 		return fuse.OK
 	}
+	m.settleName(dir, name)
 	k, errno := m.client.do(cancel, &r)
 	if errno != 0 {
 		return m.refused(dir, errno)
@@ -77,35 +107,47 @@ func (m *mount) allow(dir *node, uid uint32) {
 }
 
 // createLater makes a file here at once, and on the host together with what is written to it: whoever closes it hears whether that went well. It is done where
-// nothing but a full disk is in the way: the folder's contents are known, the name is free, and the host has just allowed the same.
-func (m *mount) createLater(dir *node, name string, r *wire.Request, out *fuse.EntryOut) bool {
+// nothing but a full disk is in the way: the folder's contents are known, the name is free, and the host has just allowed the same. Where there is much room, not
+// even who closes it waits.
+func (m *mount) createLater(dir *node, name string, open uint32, r *wire.Request, out *fuse.EntryOut) *node {
 	t := m.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.now() > dir.madeIn || dir.madeBy != r.UID || !t.fresh(dir) || dir.children[name] != nil || dir.attr.Flags&wire.Watched == 0 {
-		return false
+	if t.now() > dir.madeIn || dir.madeBy != r.UID || !t.fresh(dir) || dir.children[name] != nil || dir.removing[name] != nil || dir.attr.Flags&wire.Watched == 0 {
+		return nil
 	}
 	if _, ok := dir.list.find(name); ok {
-		return false
+		return nil
 	}
-	now := time.Now().UnixNano()
+	now := t.hostNow()
 	gid := r.GID
 	if dir.attr.Mode&unix.S_ISGID != 0 {
 		gid = dir.attr.GID
 	}
+	flags := dir.attr.Flags & (wire.Watched | wire.Roomy)
 	t.made++
-	a := wire.Attr{Ident: madeHere | t.made, Ino: firstMade + t.made, Atime: now, Mtime: now, Ctime: now, Mode: wire.TypeRegular | r.Mode&0o7777, Nlink: 1, UID: r.UID, GID: gid, Flags: wire.Watched}
+	a := wire.Attr{Ident: madeHere | t.made, Ino: firstMade + t.made, Atime: now, Mtime: now, Ctime: now, Mode: wire.TypeRegular | r.Mode&0o7777, Nlink: 1, UID: r.UID, GID: gid, Flags: flags}
 	n := t.nodeFor(dir, name, &a)
 	delete(t.idents, a.Ident)
 	t.learn(n, &a)
 	dir.list.add(name, &a)
 	p := &n.pending
 	p.cond, p.used, p.create, p.in, p.dirty = sync.NewCond(&p.mu), true, r, place{dir, name}, true
-	dir.making++
+	m.changedHere(dir)
+	r.Flags |= wire.FlagAhead
+	// Who demands that the name be free is told on close if it is not.
+	if flags&wire.Roomy != 0 && r.Flags&wire.FlagExclusive == 0 && m.mayGoAhead() {
+		p.ahead = true
+		p.unheard = open&unix.O_ACCMODE == unix.O_WRONLY // the others may map the file into memory, which the kernel writes back when they close it
+		m.unsettle(n)
+	}
 	m.holdDirty(n)
 	m.entry(n, longValid, out) // whoever asks for its attributes asks again: its times are the host's, which nobody knows yet
-	return true
+	return n
 }
+
+// guessedFor is how long the kernel believes a folder's attributes of which the times are not the host's. It asks for them for each file that is made in it.
+const guessedFor = 20 * time.Millisecond
 
 const (
 	// madeHere marks identities that the host does not know.
@@ -158,6 +200,7 @@ func (m *mount) make(cancel <-chan struct{}, h *fuse.InHeader, name string, out 
 		return status
 	}
 	fill(&r)
+	m.settleName(dir, name)
 	k, errno := m.client.do(cancel, &r)
 	if errno != 0 {
 		return m.refused(dir, errno)
@@ -215,14 +258,20 @@ func (m *mount) remove(cancel <-chan struct{}, h *fuse.InHeader, name string, op
 	m.table.mu.Lock()
 	c := dir.children[name]
 	m.table.mu.Unlock()
-	if c != nil && op == wire.OpUnlink {
+	switch {
+	case c != nil && op == wire.OpUnlink && m.removeLater(dir, name, c, &r):
+		return fuse.OK
+	case c != nil && op == wire.OpUnlink:
 		m.settle(c, false)
-	} else if c != nil {
+	case c != nil:
 		m.settleMade(c.id) // a folder with a file that the host has not made yet is not empty
 	}
 	k, errno := m.client.do(cancel, &r)
 	if errno != 0 {
 		return m.refused(dir, errno)
+	}
+	if op == wire.OpUnlink {
+		m.allow(dir, r.UID)
 	}
 	t := m.table
 	t.mu.Lock()
@@ -277,6 +326,8 @@ func (m *mount) Rename(cancel <-chan struct{}, in *fuse.RenameIn, name, newName 
 	default:
 		return fuse.EINVAL
 	}
+	m.settleName(from, name)
+	m.settleName(to, newName)
 	m.settleForRename(from, name, to, newName)
 	k, errno := m.client.do(cancel, &r)
 	if errno != 0 {
@@ -290,16 +341,19 @@ func (m *mount) Rename(cancel <-chan struct{}, in *fuse.RenameIn, name, newName 
 func (m *mount) settleForRename(from *node, name string, to *node, newName string) {
 	m.table.mu.Lock()
 	all := []*node{from.children[name], to.children[newName]}
-	m.table.mu.Unlock()
+	folder := false
 	for _, n := range all {
-		if n == nil {
-			continue
+		folder = folder || n != nil && n.attr.Mode&wire.TypeMask == wire.TypeFolder
+	}
+	m.table.mu.Unlock()
+	if folder {
+		m.settleAll()
+		return
+	}
+	for _, n := range all {
+		if n != nil {
+			m.settle(n, false)
 		}
-		if n.attr.Mode&wire.TypeMask == wire.TypeFolder {
-			m.settleAll()
-			return
-		}
-		m.settle(n, false)
 	}
 }
 

@@ -70,6 +70,7 @@ type client struct {
 	dead  bool      // requests fail at once, until there is a connection
 	ended bool      // requests fail at once, from now on
 	met   bool      // there was a connection
+	tells []byte    // requests without an answer that were not sent yet
 	seen  uint64    // pushes
 	// epoch counts what the host said of its own: an answer that crossed with one may be out of date.
 	epoch atomic.Uint64
@@ -133,7 +134,7 @@ func (c *client) attach(conn net.Conn, known bool) {
 	c.send.Lock()
 	defer c.send.Unlock()
 	c.mu.Lock()
-	c.conn, c.dead = conn, false
+	c.conn, c.dead, c.tells = conn, false, nil
 	again := make([]*call, 0, len(c.calls))
 	var lost []*call
 	for _, k := range c.calls {
@@ -170,6 +171,8 @@ func (k *call) repeatable() bool {
 	switch k.op {
 	case wire.OpWrite:
 		return k.flags&wire.FlagAppend == 0
+	case wire.OpCreate, wire.OpUnlink:
+		return k.flags&(wire.FlagAhead|wire.FlagExclusive) == wire.FlagAhead // the same contents are in it afterwards; what is removed is this file or none
 	case wire.OpSetattr:
 		return true
 	}
@@ -255,7 +258,7 @@ func (c *client) start(calls []*call, requests []wire.Request) {
 	defer c.send.Unlock()
 	c.mu.Lock()
 	now := c.now()
-	size := 0
+	size := len(c.tells)
 	for i, k := range calls {
 		r := &requests[i]
 		r.ID = c.next
@@ -274,13 +277,15 @@ func (c *client) start(calls []*call, requests []wire.Request) {
 		k.sent = conn != nil
 		c.calls[k.id] = k
 	}
+	tells := c.tells
+	c.tells = nil
 	c.mu.Unlock()
 	if conn == nil {
 		return
 	}
 	frame := calls[0].frame
-	if len(calls) > 1 {
-		frame = make([]byte, 0, size)
+	if len(calls) > 1 || len(tells) > 0 {
+		frame = append(make([]byte, 0, size), tells...)
 		for _, k := range calls {
 			frame = append(frame, k.frame...)
 		}
@@ -288,17 +293,31 @@ func (c *client) start(calls []*call, requests []wire.Request) {
 	_, _ = conn.Write(frame) // what did not arrive is sent again over the next connection
 }
 
-// tell sends a request that has no answer; nobody minds if it is lost.
+// tell sends a request that has no answer, before the next one that has, or soon; nobody minds if it is lost.
 func (c *client) tell(r *wire.Request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r.ID = c.next
+	c.next++
+	if c.conn == nil {
+		return
+	}
+	if len(c.tells) == 0 {
+		time.AfterFunc(holdWrite, c.sendTells)
+	}
+	c.tells = r.Append(c.tells)
+}
+
+// sendTells sends what is held back of such requests.
+func (c *client) sendTells() {
 	c.send.Lock()
 	defer c.send.Unlock()
 	c.mu.Lock()
-	conn := c.conn
-	r.ID = c.next
-	c.next++
+	conn, frames := c.conn, c.tells
+	c.tells = nil
 	c.mu.Unlock()
-	if conn != nil {
-		_, _ = conn.Write(r.Append(nil))
+	if conn != nil && len(frames) > 0 {
+		_, _ = conn.Write(frames)
 	}
 }
 

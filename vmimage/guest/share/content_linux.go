@@ -57,12 +57,19 @@ func (m *mount) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32,
 	return uint32(len(data)), fuse.OK
 }
 
-// Flush is called for each close, and waits for what was written.
+// Flush is called for each close of most files, and waits for what was written, unless the file is being made while nobody waits.
 func (m *mount) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	n, _, _ := m.node(in.NodeId)
 	if n == nil {
 		return fuse.OK
 	}
+	p := &n.pending
+	p.mu.Lock()
+	if p.ahead {
+		defer p.mu.Unlock()
+		return fuse.Status(p.takeError())
+	}
+	p.mu.Unlock()
 	return fuse.Status(m.settle(n, true))
 }
 
@@ -317,6 +324,9 @@ func (m *mount) fetchListing(cancel <-chan struct{}, dir *node, r *wire.Request)
 	t := m.table
 	r.Ident, r.Flags = 0, wire.FlagSubtree
 	epoch := m.client.epoch.Load()
+	t.mu.Lock()
+	making, later := t.making > 0, t.later
+	t.mu.Unlock()
 	var all []wire.Listing
 	var bad error
 	k := &call{done: make(chan struct{}), each: func(res *wire.Response) {
@@ -337,12 +347,13 @@ func (m *mount) fetchListing(cancel <-chan struct{}, dir *node, r *wire.Request)
 	all = whole(all)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if m.client.epoch.Load() != epoch {
-		all = all[:min(1, len(all))] // what was asked for must do, once
+	crossed := m.client.epoch.Load() != epoch || t.later != later
+	if crossed || making { // what was asked for must do; the host may not have made yet what is in others
+		all = all[:min(1, len(all))]
 	}
 	t.store(dir, all)
-	if m.client.epoch.Load() != epoch && dir.list != nil {
-		dir.list.until = 0
+	if crossed && dir.list != nil {
+		dir.list.until = 0 // once
 	}
 	return 0
 }

@@ -211,6 +211,9 @@ func (m *mount) listedNode(dir *node, i int) *node {
 // be known to whoever renames, reads or removes it. The kernel waits for nobody here, and neither may who takes its requests.
 func (m *mount) Forget(id, lookups uint64) {
 	if n, _, _ := m.node(id); n != nil && n.pendingWrites() {
+		if n.pending.forgetLater(lookups) {
+			return
+		}
 		go func() {
 			m.settle(n, false)
 			m.forget(id, lookups)
@@ -246,6 +249,9 @@ func (m *mount) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.At
 		setAttr(&m.table.root.attr, &out.Attr)
 		return fuse.OK
 	}
+	if m.attrGuessed(in.NodeId, out) {
+		return fuse.OK
+	}
 	m.settleMade(in.NodeId)
 	n, r, status := m.request(&in.InHeader, wire.OpGetattr)
 	if n == nil {
@@ -259,6 +265,10 @@ func (m *mount) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.At
 		m.attrOut(n, out)
 		t.mu.Unlock()
 		return fuse.OK
+	}
+	if !status.Ok() { // a folder that lost its name on the host
+		t.mu.Unlock()
+		return status
 	}
 	version, epoch := n.version, m.client.epoch.Load()
 	t.mu.Unlock()
@@ -276,6 +286,32 @@ func (m *mount) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.At
 	}
 	m.attrOut(n, out)
 	return fuse.OK
+}
+
+// attrGuessed answers for what was changed here, and soon is on the host: the kernel wants to know who may use it. It asks for each file that it has just made,
+// once, and for the folder that the file is in. What a program asks about a file is answered with the host's own times.
+func (m *mount) attrGuessed(id uint64, out *fuse.AttrOut) bool {
+	n, _, _ := m.node(id)
+	if n == nil {
+		return false
+	}
+	n.pending.mu.Lock()
+	first := n.pending.create != nil && !n.pending.asked && m.o.KeepsOwners
+	n.pending.asked = true
+	n.pending.mu.Unlock()
+	m.table.mu.Lock()
+	defer m.table.mu.Unlock()
+	switch {
+	case first:
+		setAttr(&n.attr, &out.Attr)
+		out.SetTimeout(0)
+	case n.making > 0 && n.attr.Flags&wire.Watched != 0 && !n.removed:
+		setAttr(&n.attr, &out.Attr)
+		out.SetTimeout(guessedFor)
+	default:
+		return false
+	}
+	return true
 }
 
 func (m *mount) attrOut(n *node, out *fuse.AttrOut) {
@@ -365,7 +401,7 @@ func (m *mount) foldAttr(in *fuse.SetAttrIn, out *fuse.AttrOut) bool {
 	r.Valid |= valid &^ wire.SetMode
 	setAttr(&n.attr, &out.Attr)
 	out.Size = uint64(len(p.buf)) + p.offset
-	out.SetTimeout(longValid)
+	out.SetTimeout(0) // the rest is the host's
 	return true
 }
 

@@ -44,6 +44,20 @@ func (m *Manager) Serve(ctx context.Context, conn net.Conn, argument string) {
 	}
 }
 
+// Settle waits until the host has all that programs have written to shares and closed: whoever hears of the programs' end finds their files. It is quick where
+// there is nothing to wait for, and does not wait for long when a host does not answer.
+func (m *Manager) Settle() {
+	m.mu.Lock()
+	all := make([]*Mount, 0, len(m.mounts))
+	for _, share := range m.mounts {
+		all = append(all, share.mount)
+	}
+	m.mu.Unlock()
+	for _, mount := range all {
+		mount.Settle()
+	}
+}
+
 // mounted is the share that is described, mounted.
 func (m *Manager) mounted(argument string) (*Mount, error) {
 	var spec proto.Mount

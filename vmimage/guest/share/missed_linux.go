@@ -124,6 +124,7 @@ func (n *node) remembered(path string) remembered {
 // compare asks for what folders have now and tells what must have happened. since is when the host was heard last: a name that may or may not have been there
 // counts as new if its file has changed since.
 func (m *mount) compare(cancel <-chan struct{}, folders []remembered, since time.Time) []wire.Event {
+	m.settleAhead() // what this machine made is no news
 	var events []wire.Event
 	for _, f := range folders {
 		now, errno := m.names(cancel, f.path)

@@ -54,8 +54,11 @@ type mount struct {
 
 	dirtyMu sync.Mutex
 	dirty   []*node
-	notes   notes
-	missed  missed
+	// unsettled are files whose close, or removal, did not wait for the host, which does not have everything yet.
+	unsettled map[*node]struct{}
+	held      atomic.Int64 // bytes of writes that the host has not carried out
+	notes     notes
+	missed    missed
 	// starting: there is no host yet to ask, and no program that does.
 	starting atomic.Bool
 	// player replays the host's file events; nil before the mount is complete.
@@ -98,6 +101,7 @@ func New(o Options) (*Mount, error) {
 	out.work.Go(func() {
 		defer close(out.done)
 		server.Serve()
+		m.settleAhead()
 		cancel()
 	})
 	// From then on the kernel does not ask whether files are ready. A question of this process itself, which the Go runtime puts for each file that it opens,
@@ -140,10 +144,14 @@ func (m *Mount) ended() bool {
 	}
 }
 
+// Settle waits until the host has all that programs have written and closed, but not for long when it does not answer.
+func (m *Mount) Settle() { m.m.settleAhead() }
+
 // Unmount ends the mount. Requests under way fail, and programs that still use it hear so.
 func (m *Mount) Unmount() error {
 	// Lazily: it goes from sight at once, and the server ends with the last user.
 	err := unix.Unmount(m.m.o.Target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	m.m.settleAhead()
 	m.cancel()
 	if err != nil {
 		return fmt.Errorf("unmount %q: %w", m.m.o.Target, err)

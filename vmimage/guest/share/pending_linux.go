@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seed71221737/dev/vmimage/guest/share/wire"
 )
 
@@ -14,6 +16,8 @@ const (
 	writeChunk = 128 << 10
 	// maxUnanswered bounds the bytes of one file that are under way.
 	maxUnanswered = 4 << 20
+	// maxHeld bounds those of the whole share: who writes more waits until his own are carried out.
+	maxHeld = 16 << 20
 	// holdWrite is how long a small write may wait for the next.
 	holdWrite = 20 * time.Millisecond
 )
@@ -28,8 +32,9 @@ type pending struct {
 	flags  uint32
 	uid    uint32
 	gid    uint32
-	// sent counts requests without an answer, and bytes theirs.
-	sent, bytes int
+	// sent counts requests without an answer, and bytes theirs; begun and ended count all there were.
+	sent, bytes  int
+	begun, ended uint64
 	// errno is of a write that failed and nobody has heard of.
 	errno uint16
 	used  bool
@@ -38,10 +43,27 @@ type pending struct {
 	create   *wire.Request
 	in       place
 	creating bool
+	// ahead: it is being made while nobody waits, nor does who closes it. unheard: it was opened so that not every close is told of.
+	ahead, unheard bool
+	passed         bool // it was left out once when writes were sent: nothing was written to it yet
+	asked          bool // the kernel has asked who may use it
+	// remove is the removal of the file's last name, which was not sent yet. removing: there is one that the host has not answered. forgets are lookups that the
+	// kernel has taken back meanwhile.
+	remove   *wire.Request
+	removing bool
+	forgets  uint64
 }
 
 // drained says that the host has carried everything out. mu is held.
-func (p *pending) drained() bool { return p.sent == 0 && len(p.buf) == 0 && p.create == nil }
+func (p *pending) drained() bool {
+	return p.sent == 0 && len(p.buf) == 0 && p.create == nil && p.remove == nil
+}
+
+// begin counts a request that is sent. mu is held.
+func (p *pending) begin() {
+	p.sent++
+	p.begun++
+}
 
 // takeError gives the error of earlier writes, once. mu is held.
 func (p *pending) takeError() uint16 {
@@ -67,15 +89,18 @@ func (m *mount) write(n *node, r *wire.Request) uint16 {
 	if e := p.takeError(); e != 0 {
 		return e
 	}
-	if p.create != nil && p.create.Valid != 0 {
+	if c := p.create; c != nil && (c.Valid != 0 || r.Flags&wire.FlagKillSUID != 0 && c.Mode&(unix.S_ISUID|unix.S_ISGID) != 0) {
 		m.sendWrite(n, p) // what was set holds for what was written before
+	}
+	if p.remove != nil {
+		m.sendWrite(n, p)
 	}
 	for {
 		// Looked at after each wait: the kernel writes mapped memory back beside other writes, and whoever waited, too, may have been first.
 		if len(p.buf) > 0 && !p.continues(r) {
 			m.sendWrite(n, p)
 		}
-		if p.bytes <= maxUnanswered && !p.creating {
+		if p.bytes <= maxUnanswered && !p.creating && !p.removing { // until then the host does not know it by its identity
 			break
 		}
 		p.cond.Wait()
@@ -83,20 +108,43 @@ func (m *mount) write(n *node, r *wire.Request) uint16 {
 	if len(p.buf) == 0 {
 		p.offset, p.flags, p.uid, p.gid = r.Offset, r.Flags, r.UID, r.GID
 	}
+	if p.unheard {
+		m.unsettle(n)
+	}
 	p.buf = append(p.buf, r.Data...)
+	m.held.Add(int64(len(r.Data)))
 	if len(p.buf) >= writeChunk {
 		m.sendWrite(n, p)
 	} else if !p.dirty {
 		p.dirty = true
 		m.holdDirty(n)
 	}
+	switch {
+	case p.unheard && !m.roomy(n):
+		return m.drain(n, p, true) // close is not told whether it fits
+	case m.held.Load() > maxHeld:
+		m.drain(n, p, false)
+	}
 	return p.errno // of what was answered meanwhile; it stays for close
+}
+
+// roomy says that it need not be waited for whether a file's contents fit.
+func (m *mount) roomy(n *node) bool {
+	m.table.mu.Lock()
+	defer m.table.mu.Unlock()
+	return n.attr.Flags&wire.Roomy != 0
 }
 
 // sendWrite sends what is held back, without waiting. p.mu is held.
 func (m *mount) sendWrite(n *node, p *pending) {
 	if p.create != nil {
 		m.sendCreate(n, p)
+		return
+	}
+	if p.remove != nil {
+		var b batch
+		b.add(m.takeRemove(n, p))
+		b.send(m.client)
 		return
 	}
 	for p.creating {
@@ -115,7 +163,7 @@ func (m *mount) sendWrite(n *node, p *pending) {
 		data = data[len(part):]
 		r := wire.Request{Op: wire.OpWrite, Path: path, Ident: n.ident, Offset: p.offset, Flags: p.flags, UID: p.uid, GID: p.gid, Data: part}
 		p.offset += uint64(len(part))
-		p.sent++
+		p.begin()
 		p.bytes += len(part)
 		size := len(part)
 		m.client.start([]*call{{then: func(k *call) { m.written(n, k, size) }}}, []wire.Request{r})
@@ -124,29 +172,37 @@ func (m *mount) sendWrite(n *node, p *pending) {
 
 // sendCreate sends the making of a file with what was written to it so far. p.mu is held.
 func (m *mount) sendCreate(n *node, p *pending) {
+	k, r := m.takeCreate(n, p)
+	m.client.start([]*call{k}, []wire.Request{r})
+}
+
+// takeCreate is the request to make a file with what was written to it so far, which is to be sent. p.mu is held.
+func (m *mount) takeCreate(n *node, p *pending) (*call, wire.Request) {
 	r := p.create
 	r.Data, r.Offset = p.buf, p.offset
 	p.create, p.buf, p.creating = nil, nil, true
-	p.sent++
+	p.begin()
 	m.table.mu.Lock()
 	r.Path, _ = m.table.pathOf(p.in.dir)
+	changes := p.in.dir.changes
 	m.table.mu.Unlock()
 	guessed := len(r.Data) == 0 || r.Valid != 0 // the kernel believes times that the host does not know
-	m.client.start([]*call{{guessed: guessed, then: func(k *call) { m.created(n, k) }}}, []wire.Request{*r})
+	size := len(r.Data)
+	return &call{guessed: guessed, then: func(k *call) { m.created(n, k, size, changes) }}, *r
 }
 
 // created takes the answer to the making of a file.
-func (m *mount) created(n *node, k *call) {
+func (m *mount) created(n *node, k *call, size int, changes uint64) {
 	p := &n.pending
+	m.held.Add(int64(-size))
 	m.table.mu.Lock()
-	p.in.dir.making--
+	m.changedThere(p.in.dir, &k.res.Parent, changes)
 	if k.res.Errno == 0 {
 		m.table.identify(n, k.res.Attr.Ident)
 		if k.guessed {
 			m.notes.add(note{node: n.id})
 		}
 		m.table.learn(n, &k.res.Attr)
-		m.folderChanged(p.in.dir, &k.res.Parent)
 		p.in.dir.list.add(p.in.name, &k.res.Attr)
 	} else {
 		m.notMade(n, p.in)
@@ -154,12 +210,33 @@ func (m *mount) created(n *node, k *call) {
 	m.table.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.sent--
 	p.creating = false
-	if k.res.Errno != 0 && p.errno == 0 {
-		p.errno = k.res.Errno
+	if k.res.Errno != 0 && p.ahead {
+		m.log.Warn("a file could not be made, of which no program has heard", "folder", m.pathOf(p.in.dir), "name", p.in.name, "errno", k.res.Errno)
+	}
+	m.answered(n, p, k.res.Errno)
+}
+
+// answered notes that something that was sent has its answer. p.mu is held.
+func (m *mount) answered(n *node, p *pending, errno uint16) {
+	p.sent--
+	p.ended++
+	if errno != 0 && p.errno == 0 {
+		p.errno = errno
+	}
+	if p.drained() && (p.ahead || p.unheard) {
+		p.ahead = false
+		m.settled(n)
 	}
 	p.cond.Broadcast()
+}
+
+// pathOf is a folder's path, for messages.
+func (m *mount) pathOf(n *node) string {
+	m.table.mu.Lock()
+	defer m.table.mu.Unlock()
+	path, _ := m.table.pathOf(n)
+	return path
 }
 
 // notMade takes a file away that the kernel has been told of and the host could not make. The table is locked.
@@ -174,6 +251,7 @@ func (m *mount) notMade(n *node, in place) {
 // written takes the answer to a write.
 func (m *mount) written(n *node, k *call, size int) {
 	p := &n.pending
+	m.held.Add(int64(-size))
 	if k.res.Errno == 0 {
 		m.table.mu.Lock()
 		m.table.learn(n, &k.res.Attr)
@@ -181,22 +259,30 @@ func (m *mount) written(n *node, k *call, size int) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.sent--
 	p.bytes -= size
-	if k.res.Errno != 0 && p.errno == 0 {
-		p.errno = k.res.Errno
-	}
-	p.cond.Broadcast()
+	m.answered(n, p, k.res.Errno)
 }
 
 // settle waits until the host has carried out all writes of a file. The error of one stays for who closes the file, unless it is taken here.
 func (m *mount) settle(n *node, take bool) uint16 {
 	p := &n.pending
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.used {
+	if !p.used || p.drained() {
+		defer p.mu.Unlock()
+		if take {
+			return p.takeError()
+		}
 		return 0
 	}
+	p.mu.Unlock()
+	m.sendDirty() // what was written before, to whatever file, comes before: programs compare times
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return m.drain(n, p, take)
+}
+
+// drain does so with p.mu held.
+func (m *mount) drain(n *node, p *pending, take bool) uint16 {
 	m.sendWrite(n, p)
 	for !p.drained() {
 		p.cond.Wait()
@@ -208,33 +294,7 @@ func (m *mount) settle(n *node, take bool) uint16 {
 	return 0
 }
 
-// holdDirty notes a file with bytes held back, and has them sent soon.
-func (m *mount) holdDirty(n *node) {
-	m.dirtyMu.Lock()
-	defer m.dirtyMu.Unlock()
-	m.dirty = append(m.dirty, n)
-	if len(m.dirty) == 1 {
-		time.AfterFunc(holdWrite, m.sendDirty)
-	}
-}
-
-// sendDirty sends what is held back of all files.
-func (m *mount) sendDirty() {
-	m.dirtyMu.Lock()
-	all := m.dirty
-	m.dirty = nil
-	m.dirtyMu.Unlock()
-	for _, n := range all {
-		n.pending.mu.Lock()
-		n.pending.dirty = false
-		if !n.pending.creating || len(n.pending.buf) > 0 {
-			m.sendWrite(n, &n.pending)
-		}
-		n.pending.mu.Unlock()
-	}
-}
-
-// settleMade waits until the host has made what was made in a folder; false: there was nothing to wait for.
+// settleMade waits until the host has made what was made in a folder, and removed what was removed; false: there was nothing to wait for.
 func (m *mount) settleMade(id uint64) bool {
 	m.table.mu.Lock()
 	dir := m.table.nodes[id]
@@ -243,6 +303,9 @@ func (m *mount) settleMade(id uint64) bool {
 		return false
 	}
 	var all []*node
+	for _, n := range dir.removing {
+		all = append(all, n)
+	}
 	for _, n := range dir.children {
 		if n.ident&madeHere != 0 && n.attr.Mode&wire.TypeMask == wire.TypeRegular {
 			all = append(all, n)

@@ -49,9 +49,26 @@ type node struct {
 	// madeIn is until when files are made in this folder without waiting: the host has just allowed one.
 	madeIn time.Duration
 	madeBy uint32
-	making int // files that the host has not made yet
+	making int // files that the host has not made yet, or not removed
+	// removing are the latter, by name.
+	removing map[string]*node
+	// changes counts what was done to this folder by waiting for the host: answers about what was not waited for may be older.
+	changes uint64
+	// mtime and ctime are times of the host's, of a folder, that were shown otherwise before they were known.
+	mtime, ctime shown
 
 	pending pending
+}
+
+// shown is a time on the host and what programs see in its place.
+type shown struct{ host, here int64 }
+
+// of is what programs see of a time on the host.
+func (s shown) of(host int64) int64 {
+	if s.host == host && s.here != 0 {
+		return s.here
+	}
+	return host
 }
 
 // listing is a folder's contents. Entries keep their cookies, so that a program that reads the folder sees each of them once, whatever happens meanwhile.
@@ -89,6 +106,11 @@ type table struct {
 	made   uint64            // files that were made here before the host knew of them
 	listed int
 	start  time.Time
+	// making is the sum of all folders', and later counts all that was ever made or removed without waiting.
+	making int
+	later  uint64
+	// ahead is how far the host's clock is ahead of now, at least; it was learned at learned.
+	ahead, learned time.Duration
 }
 
 func newTable(root wire.Attr) *table {
@@ -183,7 +205,7 @@ func (t *table) inode(a *wire.Attr) uint64 {
 func (t *table) learn(n *node, a *wire.Attr) (changed bool) {
 	old := n.attr
 	n.attr, n.until = *a, t.valid(a)
-	n.attr.Ino = t.inode(a)
+	n.attr.Ino, n.attr.Mtime, n.attr.Ctime = t.inode(a), n.mtime.of(a.Mtime), n.ctime.of(a.Ctime)
 	n.version++
 	changed = old.Ident != 0 && (old.Mtime != a.Mtime || old.Size != a.Size)
 	if changed {

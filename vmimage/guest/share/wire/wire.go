@@ -46,7 +46,7 @@ const (
 	OpMkdir                     // Path, Name, Mode → Attr, Parent
 	OpSymlink                   // Path, Name, Data → Attr, Parent
 	OpLink                      // Path2 (file), Ident, Path, Name → Attr, Parent
-	OpUnlink                    // Path, Name → Parent; the file stays usable by its identity until it is forgotten
+	OpUnlink                    // Path, Name, Ident (0: whatever it is) → Parent; the file stays usable by its identity until it is forgotten
 	OpRmdir                     // Path, Name → Parent
 	OpRename                    // Path, Name, Path2, Name2, Flags → Parent, Attr (the other folder)
 	OpRead                      // Path, Ident, Offset, Size → Data
@@ -100,6 +100,7 @@ const (
 	FlagNoReplace             // OpRename
 	FlagExchange              // OpRename
 	FlagLink                  // OpLink: of a file without a name
+	FlagAhead                 // OpCreate, OpUnlink: no program waits for the answer, which may come together with others; what is asked for in one folder is done in order
 )
 
 // Request is one request. Fields that an operation does not use are zero.
@@ -183,6 +184,8 @@ func ParseRequest(body []byte) (Request, error) {
 const (
 	// Watched: the host says so when it changes; it may be believed until then.
 	Watched = 1 << iota
+	// Roomy: the file system has far more room than the guest may have under way, so that it need not be waited for whether contents fit.
+	Roomy
 )
 
 // Attr are a file's attributes.
