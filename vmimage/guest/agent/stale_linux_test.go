@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,7 +26,12 @@ type believing struct{ gofs.LoopbackNode }
 var (
 	_ gofs.NodeOpener         = (*believing)(nil)
 	_ gofs.NodeOpendirHandler = (*believing)(nil)
+	_ gofs.NodeWrapChilder    = (*believing)(nil)
 )
+
+func (b *believing) WrapChild(context.Context, gofs.InodeEmbedder) gofs.InodeEmbedder {
+	return &believing{gofs.LoopbackNode{RootData: b.RootData}}
+}
 
 func (b *believing) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	h, _, errno := b.LoopbackNode.Open(ctx, flags)
@@ -60,10 +64,8 @@ func mountBelieving(t *testing.T) (host, guest string) {
 	host, guest = t.TempDir(), t.TempDir()
 	var st syscall.Stat_t
 	must(t, syscall.Stat(host, &st))
-	served := &gofs.LoopbackRoot{Path: host, Dev: st.Dev, NewNode: func(root *gofs.LoopbackRoot, _ *gofs.Inode, _ string, _ *syscall.Stat_t) gofs.InodeEmbedder {
-		return &believing{gofs.LoopbackNode{RootData: root}}
-	}}
-	root := served.NewNode(served, nil, "", &st)
+	served := &gofs.LoopbackRoot{Path: host, Dev: st.Dev}
+	root := &believing{gofs.LoopbackNode{RootData: served}}
 	served.RootNode = root
 	day := 24 * time.Hour
 	server, err := gofs.Mount(guest, root, &gofs.Options{EntryTimeout: &day, AttrTimeout: &day, MountOptions: fuse.MountOptions{FsName: "share", Name: "test", DirectMount: true}})
@@ -78,23 +80,34 @@ func mountBelieving(t *testing.T) (host, guest string) {
 	return host, guest
 }
 
-// side is one side's view of a tree: names with contents, or why these cannot be had.
+// side is one side's view of a tree: names with contents, or what cannot be had of them.
 func side(dir string) (seen []string) {
-	_ = filepath.WalkDir(dir, func(at string, _ fs.DirEntry, err error) error {
-		rel, _ := filepath.Rel(dir, at)
-		info, statErr := os.Lstat(at)
-		if err := errors.Join(err, statErr); err != nil {
-			seen = append(seen, rel+" cannot be had")
-			return nil
+	var look func(name string)
+	look = func(name string) {
+		at := filepath.Join(dir, name)
+		info, err := os.Lstat(at)
+		if err != nil {
+			seen = append(seen, name+" cannot be had")
+			return
 		}
-		line := rel + " " + info.Mode().String()
+		line := name + " " + info.Mode().String()
 		if info.Mode().IsRegular() {
 			data, err := os.ReadFile(at)
 			line += fmt.Sprintf(" %q %v", data, err != nil)
 		}
 		seen = append(seen, line)
-		return nil
-	})
+		if !info.IsDir() {
+			return
+		}
+		entries, err := os.ReadDir(at)
+		if err != nil {
+			seen = append(seen, name+" cannot be read")
+		}
+		for _, e := range entries {
+			look(filepath.Join(name, e.Name()))
+		}
+	}
+	look(".")
 	return seen
 }
 
