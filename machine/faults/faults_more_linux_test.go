@@ -151,7 +151,7 @@ func expired(t *testing.T, l *lab) {
 	}
 	l.up(t)
 	out := l.dev(t, "machine", "config", "--tcp", "box")
-	cli, err := exec.Command("sh", "-c", dockerCLI(t)+" "+strings.TrimSpace(out)+" version").CombinedOutput()
+	cli, err := exec.Command(dockerCLI(t), append(strings.Fields(out), "version")...).CombinedOutput()
 	if err != nil {
 		t.Errorf("the TCP socket does not work with new certificates: %v: %s", err, cli)
 	}
