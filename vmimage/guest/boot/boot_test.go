@@ -192,7 +192,7 @@ func TestDaemonJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := string(data)
-	for _, want := range []string{`"debug": true`, `"unix:///run/docker.sock"`, `"http-proxy": "http://p"`} {
+	for _, want := range []string{`"debug": true`, `"unix:///run/docker.sock"`, `"http-proxy": "http://p"`, `"shutdown-timeout": 45`} {
 		if !strings.Contains(s, want) {
 			t.Errorf("%s is not in %s", want, s)
 		}

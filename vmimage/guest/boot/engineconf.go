@@ -7,7 +7,11 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"time"
 )
+
+// engineGrace is how long the engine may take to end, with its containers, before it is killed.
+const engineGrace = 60 * time.Second
 
 // Where the engine's files are in a machine.
 const (
@@ -47,6 +51,8 @@ func daemonJSON(extra map[string]json.RawMessage, proxy map[string]string) ([]by
 		"log-driver":          "json-file",
 		"log-opts":            map[string]string{"max-size": "10m", "max-file": "3"},
 		"features":            map[string]bool{"containerd-snapshotter": true, "swarm-nftables": true},
+		// An engine that gives up on its containers sooner ends with networks half put away, and starts none at the next boot. It is killed after engineGrace.
+		"shutdown-timeout": int(engineGrace.Seconds()) - 15,
 	}
 	if p := proxies(proxy); len(p) > 0 {
 		c["proxies"] = p

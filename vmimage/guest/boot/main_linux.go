@@ -228,7 +228,7 @@ func (m *machine) data(ctx context.Context, disks []disk, linked <-chan struct{}
 	m.start(ctx, service{name: "containerd", args: []string{"containerd", "--config", containerdConfig}, env: engineEnv, log: "/var/log/dev/containerd.log", notify: notifyContainerd, grace: 10 * time.Second})
 	<-linked // containers that start with the engine get the name servers of the link
 	m.shares(ctx)
-	m.start(ctx, service{name: "dockerd", args: []string{"dockerd", "--config-file", daemonConfig, "--pidfile", "/run/docker.pid"}, env: engineEnv, log: "/var/log/dev/dockerd.log", notify: notifyDockerd, grace: 60 * time.Second})
+	m.start(ctx, service{name: "dockerd", args: []string{"dockerd", "--config-file", daemonConfig, "--pidfile", "/run/docker.pid"}, env: engineEnv, log: "/var/log/dev/dockerd.log", notify: notifyDockerd, grace: engineGrace})
 }
 
 // shares has the host's folders in place before containers start with the engine: one that found an empty folder would go on with that.
