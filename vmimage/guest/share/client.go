@@ -27,7 +27,9 @@ const (
 	// lookAfter is how often that is looked at.
 	lookAfter = 5 * time.Second
 	// greetWait bounds the greeting of a connection.
-	greetWait  = 30 * time.Second
+	greetWait = 30 * time.Second
+	// holdWrite is how long what nobody waits for may wait for more to be sent with it: a small write, or a request without an answer.
+	holdWrite  = 20 * time.Millisecond
 	readBuffer = 256 << 10
 )
 

@@ -4,7 +4,6 @@ package share
 
 import (
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,8 +17,6 @@ const (
 	maxUnanswered = 4 << 20
 	// maxHeld bounds those of the whole share: who writes more waits until his own are carried out.
 	maxHeld = 16 << 20
-	// holdWrite is how long a small write may wait for the next.
-	holdWrite = 20 * time.Millisecond
 )
 
 // pending are the writes of a file that the host has not carried out yet. The zero value has none.
