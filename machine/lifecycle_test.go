@@ -195,7 +195,7 @@ func TestStartFails(t *testing.T) {
 		stage             hostagent.Stage
 	}{
 		{drivertest.StandInFails, agentGood, "the stand-in was told to fail", hostagent.StageProcess},
-		{drivertest.StandInQuits, agentGood, "ended as soon as it was started", hostagent.StageProcess},
+		{drivertest.StandInQuits, agentGood, "ended without a word", hostagent.StageProcess},
 		{drivertest.StandInGood, agentFails, "the engine did not answer", hostagent.StageEngine},
 		{drivertest.StandInGood, agentDies, "told to die", ""},
 	} {
