@@ -108,10 +108,16 @@ func (w *Watcher) follow(events []raw) []raw {
 	}
 	all := events
 	for _, e := range events {
-		if !e.Dir || e.Kind != wire.Created || e.lost {
+		came := e.Path
+		switch {
+		case !e.Dir || e.lost:
+			continue
+		case e.Kind == wire.Moved: // it may have moved before it was watched, or what is in it
+			came = e.To
+		case e.Kind != wire.Created:
 			continue
 		}
-		err := w.grow(context.Background(), e.Path, func(path string, dir bool) {
+		err := w.grow(context.Background(), came, func(path string, dir bool) {
 			all = append(all, raw{Event: wire.Event{Kind: wire.Created, Path: path, Dir: dir}, at: e.at})
 		})
 		if err != nil {

@@ -4,6 +4,8 @@ package fileevents
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -92,6 +94,25 @@ func TestTree(t *testing.T) {
 	}
 	write("a/out/it/i")
 	awaitEvent(t, w, wire.Event{Kind: wire.Created, Path: "a/out/it/i"})
+}
+
+// Folders that are moved as soon as they are made are watched where they are then.
+func TestTreeMovedAtOnce(t *testing.T) {
+	w, dir := watchTree(t)
+	const rounds = 50
+	for i := range rounds {
+		at, to := filepath.Join(dir, "new"), filepath.Join(dir, fmt.Sprint("at", i))
+		if err := errors.Join(os.MkdirAll(at+"/in", 0o755), os.Rename(at, to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	awaitEvent(t, w, wire.Event{Kind: wire.Moved, Path: "new", To: fmt.Sprint("at", rounds-1), Dir: true})
+	for i := range rounds {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint("at", i), "in/f"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		awaitEvent(t, w, wire.Event{Kind: wire.Created, Path: fmt.Sprint("at", i, "/in/f")})
+	}
 }
 
 // A closing is told of a file that was opened before anything was told of it: it may have been written to as memory.
