@@ -238,7 +238,7 @@ func refreshName(folder int, name string, content bool) error {
 	}
 	err := unix.Linkat(unix.AT_FDCWD, elsewhere, folder, name, 0)
 	switch {
-	case errors.Is(err, unix.EXDEV): // the name is free; nothing was made
+	case errors.Is(err, unix.EXDEV), errors.Is(err, unix.EROFS): // the name is free; nothing was made
 		return nil
 	case !errors.Is(err, unix.EEXIST):
 		return unlessGone(name, err)

@@ -16,6 +16,7 @@ import (
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/seed71221737/dev/vmimage/guest/proto"
 )
@@ -243,5 +244,20 @@ func TestWithin(t *testing.T) {
 	addUsed(used, "/")
 	if len(used) != 3 || !used["a/b/c"] || !used["a"] {
 		t.Error(used)
+	}
+}
+
+// A share that is read-only in the machine changes on the host all the same.
+func TestStaleReadOnly(t *testing.T) {
+	host, guest := mountBelieving(t)
+	write(t, host+"/d/f", "old")
+	write(t, host+"/d/g", "old")
+	side(guest)
+	must(t, unix.Mount("", guest, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
+	must(t, os.Remove(host+"/d/f"))
+	write(t, host+"/d/g", "longer")
+	must(t, Stale(proto.Stale{Target: guest, Names: stale("d/f", "d/g")}))
+	if got, want := side(guest), side(host); !slices.Equal(got, want) {
+		t.Errorf("it shows\n%q\nand should\n%q", got, want)
 	}
 }
