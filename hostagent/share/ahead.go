@@ -2,7 +2,12 @@
 
 package share
 
-import "github.com/seed71221737/dev/vmimage/guest/share/wire"
+import (
+	"bytes"
+	"io"
+
+	"github.com/seed71221737/dev/vmimage/guest/share/wire"
+)
 
 const (
 	// aheadQueue is how many requests that no program waits for may wait themselves, and aheadAnswers how many bytes of answers are sent together.
@@ -26,4 +31,17 @@ func (c *connection) doAhead(queue <-chan wire.Request) {
 			answers = answers[:0]
 		}
 	}
+}
+
+// holds says whether a file of a size has what a request to make it asked for, and nothing else.
+func holds(f io.ReaderAt, size uint64, r *wire.Request) bool {
+	if len(r.Data) == 0 {
+		return size == 0
+	}
+	if size != r.Offset+uint64(len(r.Data)) {
+		return false
+	}
+	have := make([]byte, len(r.Data))
+	_, err := f.ReadAt(have, int64(r.Offset))
+	return err == nil && bytes.Equal(have, r.Data)
 }

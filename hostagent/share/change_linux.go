@@ -113,7 +113,8 @@ func (t *tree) begin(fd int, r *wire.Request) error {
 
 // take takes a file that is there, though the guest believed that it is not.
 func (t *tree) take(dir int, r *wire.Request, flags int) error {
-	if r.Flags&wire.FlagTruncate == 0 && len(r.Data) == 0 {
+	again := r.Flags&wire.FlagAgain != 0
+	if r.Flags&wire.FlagTruncate == 0 && len(r.Data) == 0 && !again {
 		return nil
 	}
 	fd, err := openRegular(dir, r.Name, flags)
@@ -123,6 +124,14 @@ func (t *tree) take(dir int, r *wire.Request, flags int) error {
 	a, err := t.attrOf(fd, "")
 	if err == nil && a.Mode&wire.TypeMask != wire.TypeRegular { // it stands for a device
 		err = unix.EINVAL
+	}
+	if err == nil && again {
+		if !holds(bytesOf(fd), a.Size, r) {
+			return errors.Join(unix.EEXIST, unix.Close(fd))
+		}
+		rest := *r
+		rest.Data = nil
+		return t.begin(fd, &rest)
 	}
 	if err == nil {
 		err = t.disarm(fd, &a)

@@ -6,6 +6,7 @@ package share
 
 import (
 	"errors"
+	"io"
 	"os"
 	"strings"
 
@@ -242,4 +243,23 @@ func (t *tree) entries(path string, watched bool, limit int, begin func(wire.Att
 		t.watched(&a, t.watchedEntry(path, name, &a, watched))
 		each(wire.Entry{Name: name, Attr: a})
 	})
+}
+
+// bytesOf reads an open file.
+type bytesOf int
+
+func (fd bytesOf) ReadAt(p []byte, offset int64) (n int, err error) {
+	for n < len(p) {
+		k, err := unix.Pread(int(fd), p[n:], offset+int64(n))
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return n, err
+		case k == 0:
+			return n, io.EOF
+		}
+		n += k
+	}
+	return n, nil
 }

@@ -385,6 +385,9 @@ func (t *tree) create(p string, r *wire.Request) (made bool, err error) {
 		if r.Flags&wire.FlagTruncate != 0 {
 			flags |= os.O_TRUNC
 		}
+		if r.Flags&wire.FlagAgain != 0 {
+			return false, t.madeBefore(p, r)
+		}
 		f, err = t.root.OpenFile(p, flags, 0)
 	}
 	if err != nil {
@@ -403,6 +406,20 @@ func (t *tree) create(p string, r *wire.Request) (made bool, err error) {
 		return false, err
 	}
 	return made, t.setattrAt(p, &wire.Request{Valid: r.Valid, OwnerUID: r.OwnerUID, OwnerGID: r.OwnerGID, Atime: r.Atime, Mtime: r.Mtime})
+}
+
+// madeBefore says whether a file is the one that a request made which is repeated.
+func (t *tree) madeBefore(p string, r *wire.Request) error {
+	f, err := t.root.Open(p)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // read only
+	info, err := f.Stat()
+	if err == nil && !(info.Mode().IsRegular() && holds(f, uint64(info.Size()), r)) {
+		err = fs.ErrExist
+	}
+	return err
 }
 
 func (t *tree) remove(r *wire.Request, res *wire.Response) error {

@@ -99,7 +99,7 @@ func runAgent() error {
 			Program: "dev-guest", StatusFile: boot.StatusFile, LogDir: "/var/log/dev", DataDir: "/var", Docker: "/run/docker.sock",
 			Mount: boot.MountShare, Grow: boot.GrowData,
 			Freeze: func() error {
-				shares.Settle()
+				shares.Hold()
 				return agent.BeforeSave()
 			},
 			Power: func(reboot bool) error {

@@ -99,7 +99,7 @@ func (m *mount) removeLater(dir *node, name string, n *node, r *wire.Request) bo
 	defer t.mu.Unlock()
 	const sure = wire.Watched | wire.Roomy
 	switch {
-	case t.now() > dir.madeIn || dir.madeBy != r.UID || !t.fresh(dir) || dir.attr.Flags&n.attr.Flags&sure != sure || dir.attr.Mode&unix.S_ISVTX != 0:
+	case t.moving > 0 || t.now() > dir.madeIn || dir.madeBy != r.UID || !t.fresh(dir) || dir.attr.Flags&n.attr.Flags&sure != sure || dir.attr.Mode&unix.S_ISVTX != 0:
 		return false
 	case dir.children[name] != n || len(n.places) != 1 || n.attr.Nlink != 1 || n.attr.Mode&wire.TypeMask != wire.TypeRegular:
 		return false
@@ -144,9 +144,12 @@ func (m *mount) removed(n *node, k *call, changes uint64) {
 	m.changedThere(dir, &k.res.Parent, changes)
 	delete(dir.removing, p.in.name)
 	failed := k.res.Errno != 0 && k.res.Errno != wire.ENOENT
-	if failed {
-		dir.list, dir.until, dir.madeIn = nil, 0, 0
+	if k.res.Errno != 0 { // also where there was no such file: what has the name by now is to be seen
+		dir.list, dir.until = nil, 0
 		m.notes.add(note{node: dir.id, name: p.in.name})
+	}
+	if failed {
+		dir.madeIn = 0
 	}
 	m.table.mu.Unlock()
 	if failed {
@@ -200,8 +203,11 @@ func (m *mount) settled(n *node) {
 	delete(m.unsettled, n)
 }
 
-// mayGoAhead says that a further file may be made while nobody waits.
+// mayGoAhead says that a further file may be made while nobody waits: the host is there to make it.
 func (m *mount) mayGoAhead() bool {
+	if !m.client.listening() {
+		return false
+	}
 	m.dirtyMu.Lock()
 	defer m.dirtyMu.Unlock()
 	return len(m.unsettled) < maxAhead
@@ -212,11 +218,12 @@ func (m *mount) settleAhead() {
 	m.dirtyMu.Lock()
 	all := slices.Collect(maps.Keys(m.unsettled))
 	m.dirtyMu.Unlock()
-	if len(all) == 0 || m.client.disconnected() {
+	if len(all) == 0 || m.client.disconnected() || m.stalled.Load() {
 		return
 	}
 	done := make(chan struct{})
 	go func() {
+		defer m.stalled.Store(false)
 		defer close(done)
 		m.sendDirty()
 		for _, n := range all {
@@ -228,6 +235,12 @@ func (m *mount) settleAhead() {
 	select {
 	case <-done:
 	case <-timer.C:
+		m.stalled.Store(true)
+		select {
+		case <-done: // just now
+			m.stalled.Store(false)
+		default:
+		}
 	}
 }
 

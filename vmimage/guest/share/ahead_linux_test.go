@@ -136,14 +136,18 @@ func TestAheadNewHost(t *testing.T) {
 	p := mounted(t, nil)
 	p.beginFolder("d")
 	const count = 60
-	for i := range count {
-		if err := os.WriteFile(p.guest(fmt.Sprintf("d/f%d", i)), fmt.Appendf(nil, "file %d", i), 0o644); err != nil {
-			t.Fatal(err)
+	write := func(from, to int) (err error) {
+		for i := from; i < to; i++ {
+			err = errors.Join(err, os.WriteFile(p.guest(fmt.Sprintf("d/f%d", i)), fmt.Appendf(nil, "file %d", i), 0o644))
 		}
-		if i == count/2 {
-			p.disconnect()
-		}
+		return err
 	}
+	if err := write(0, count/2); err != nil {
+		t.Fatal(err)
+	}
+	p.disconnect()
+	written := make(chan error, 1)
+	go func() { written <- write(count/2, count) }()
 	old := p.server
 	defer old.Close()
 	var err error
@@ -151,6 +155,9 @@ func TestAheadNewHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.connect()
+	if err := <-written; err != nil {
+		t.Error(err)
+	}
 	for i := range count {
 		eventually(t, "a file on the host", func() error {
 			got, err := os.ReadFile(p.host(fmt.Sprintf("d/f%d", i)))
@@ -310,5 +317,96 @@ func TestAheadTimes(t *testing.T) {
 		} else {
 			last = now
 		}
+	}
+}
+
+// TestAheadOfMovedFolders: what is made and removed in a folder while a folder above it is renamed ends up in it, or its program is told.
+func TestAheadOfMovedFolders(t *testing.T) {
+	p := mounted(t, nil)
+	if err := os.MkdirAll(p.guest("a"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p.beginFolder("a/d")
+	dir, err := unix.Open(p.guest("a/d"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(dir) }()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for from, to := "a", "b"; ; from, to = to, from {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err := os.Rename(p.guest(from), p.guest(to)); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	made, removed := map[string]bool{}, map[string]bool{}
+	for i := range 400 {
+		name := fmt.Sprint("f", i)
+		fd, err := unix.Openat(dir, name, unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
+		if err != nil {
+			continue // it is told
+		}
+		_, err = unix.Write(fd, []byte(name))
+		if err := errors.Join(err, unix.Close(fd)); err != nil {
+			continue
+		}
+		if made[name] = true; i%2 == 0 && unix.Unlinkat(dir, name, 0) == nil {
+			removed[name] = true
+		}
+	}
+	close(stop)
+	<-stopped
+	p.mount.Settle()
+	found, err := filepath.Glob(p.host("[ab]/d"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("the host has %q, %v", found, err)
+	}
+	if len(removed) == 0 {
+		t.Error("nothing was removed")
+	}
+	for name := range made {
+		got, err := os.ReadFile(filepath.Join(found[0], name))
+		switch {
+		case removed[name] && !os.IsNotExist(err):
+			t.Errorf("%s was removed, and is there: %q, %v", name, got, err)
+		case !removed[name] && (err != nil || string(got) != name):
+			t.Errorf("%s was closed without an error, and has %q: %v", name, got, err)
+		}
+	}
+}
+
+// TestAheadOfNobody: while the host is about to go, or not there, who closes a file waits for it.
+func TestAheadOfNobody(t *testing.T) {
+	p := mounted(t, nil)
+	p.beginFolder("d")
+	p.mount.Hold()
+	if err := os.WriteFile(p.guest("d/held"), []byte("text"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(p.host("d/held")); err != nil || string(got) != "text" {
+		t.Errorf("the host has %q: %v", got, err)
+	}
+	p.disconnect()
+	closed := make(chan error, 1)
+	go func() { closed <- os.WriteFile(p.guest("d/later"), []byte("text"), 0o644) }()
+	select {
+	case err := <-closed:
+		t.Errorf("a file was closed without a host: %v", err)
+	case <-time.After(300 * time.Millisecond): // many times what goes ahead is held back for
+	}
+	p.connect()
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	if got, err := os.ReadFile(p.host("d/later")); err != nil || string(got) != "text" {
+		t.Errorf("the host has %q: %v", got, err)
 	}
 }

@@ -113,7 +113,7 @@ func (m *mount) createLater(dir *node, name string, open uint32, r *wire.Request
 	t := m.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.now() > dir.madeIn || dir.madeBy != r.UID || !t.fresh(dir) || dir.children[name] != nil || dir.removing[name] != nil || dir.attr.Flags&wire.Watched == 0 {
+	if t.moving > 0 || t.now() > dir.madeIn || dir.madeBy != r.UID || !t.fresh(dir) || dir.children[name] != nil || dir.removing[name] != nil || dir.attr.Flags&wire.Watched == 0 {
 		return nil
 	}
 	if _, ok := dir.list.find(name); ok {
@@ -328,7 +328,7 @@ func (m *mount) Rename(cancel <-chan struct{}, in *fuse.RenameIn, name, newName 
 	}
 	m.settleName(from, name)
 	m.settleName(to, newName)
-	m.settleForRename(from, name, to, newName)
+	defer m.settleForRename(from, name, to, newName)()
 	k, errno := m.client.do(cancel, &r)
 	if errno != 0 {
 		return m.refused(from, errno)
@@ -337,24 +337,32 @@ func (m *mount) Rename(cancel <-chan struct{}, in *fuse.RenameIn, name, newName 
 	return fuse.OK
 }
 
-// settleForRename waits for writes whose files' paths are about to change.
-func (m *mount) settleForRename(from *node, name string, to *node, newName string) {
+// settleForRename waits for writes whose files' paths are about to change. Until what it returns is called, no further ones come about.
+func (m *mount) settleForRename(from *node, name string, to *node, newName string) (done func()) {
 	m.table.mu.Lock()
 	all := []*node{from.children[name], to.children[newName]}
 	folder := false
 	for _, n := range all {
 		folder = folder || n != nil && n.attr.Mode&wire.TypeMask == wire.TypeFolder
 	}
+	if folder {
+		m.table.moving++
+	}
 	m.table.mu.Unlock()
 	if folder {
 		m.settleAll()
-		return
+		return func() {
+			m.table.mu.Lock()
+			m.table.moving--
+			m.table.mu.Unlock()
+		}
 	}
 	for _, n := range all {
 		if n != nil {
 			m.settle(n, false)
 		}
 	}
+	return func() {}
 }
 
 func (m *mount) renamed(from *node, name string, to *node, newName string, k *call) {

@@ -39,8 +39,10 @@ type call struct {
 	op    wire.Op
 	flags uint32
 	frame []byte
-	since time.Time
-	res   wire.Response
+	// request is what the frame says, of a file that is to be made.
+	request *wire.Request
+	since   time.Time
+	res     wire.Response
 	// into takes the data of a read without a further copy; n is how much came.
 	into []byte
 	n    int
@@ -72,6 +74,7 @@ type client struct {
 	dead  bool      // requests fail at once, until there is a connection
 	ended bool      // requests fail at once, from now on
 	met   bool      // there was a connection
+	held  bool      // the host is about to go, until there is another connection
 	tells []byte    // requests without an answer that were not sent yet
 	seen  uint64    // pushes
 	// epoch counts what the host said of its own: an answer that crossed with one may be out of date.
@@ -136,7 +139,7 @@ func (c *client) attach(conn net.Conn, known bool) {
 	c.send.Lock()
 	defer c.send.Unlock()
 	c.mu.Lock()
-	c.conn, c.dead, c.tells = conn, false, nil
+	c.conn, c.dead, c.held, c.tells = conn, false, false, nil
 	again := make([]*call, 0, len(c.calls))
 	var lost []*call
 	for _, k := range c.calls {
@@ -144,6 +147,10 @@ func (c *client) attach(conn net.Conn, known bool) {
 			lost = append(lost, k)
 			delete(c.calls, k.id)
 			continue
+		}
+		if k.sent && !known && k.request != nil { // the host may have made it, and somebody may have changed it since
+			k.request.Flags |= wire.FlagAgain
+			k.frame = k.request.Append(nil)
 		}
 		again = append(again, k)
 	}
@@ -174,7 +181,7 @@ func (k *call) repeatable() bool {
 	case wire.OpWrite:
 		return k.flags&wire.FlagAppend == 0
 	case wire.OpCreate, wire.OpUnlink:
-		return k.flags&(wire.FlagAhead|wire.FlagExclusive) == wire.FlagAhead // the same contents are in it afterwards; what is removed is this file or none
+		return k.flags&(wire.FlagAhead|wire.FlagExclusive) == wire.FlagAhead // a file that is there is left as it is; what is removed is this file or none
 	case wire.OpSetattr:
 		return true
 	}
@@ -268,6 +275,9 @@ func (c *client) start(calls []*call, requests []wire.Request) {
 		k.id, k.op, k.flags, k.since = r.ID, r.Op, r.Flags, now
 		k.frame = r.Append(make([]byte, 0, 160+len(r.Path)+len(r.Name)+len(r.Path2)+len(r.Name2)+len(r.Data)))
 		size += len(k.frame)
+		if r.Op == wire.OpCreate {
+			k.request = r
+		}
 	}
 	if c.dead || c.ended {
 		c.mu.Unlock()
@@ -321,6 +331,20 @@ func (c *client) sendTells() {
 	if conn != nil && len(frames) > 0 {
 		_, _ = conn.Write(frames)
 	}
+}
+
+// hold says that the host is about to go.
+func (c *client) hold() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = true
+}
+
+// listening says that the host is there, and not about to go.
+func (c *client) listening() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.conn != nil && !c.held
 }
 
 // disconnected says that there is nobody to answer now.

@@ -171,3 +171,83 @@ func TestForgottenWrites(t *testing.T) {
 		}
 	})
 }
+
+// requests are those under way, in order.
+func (c *client) requests(t *testing.T) (all []wire.Request) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, k := range c.calls {
+		r, err := wire.ParseRequest(k.frame[4:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, r)
+	}
+	slices.SortFunc(all, func(a, b wire.Request) int { return int(a.ID) - int(b.ID) })
+	return all
+}
+
+// TestMadeForAppending: what is to be at the end of a new file is not sent with its making: somebody may have made the file meanwhile.
+func TestMadeForAppending(t *testing.T) {
+	m, n := writing(t)
+	p := &n.pending
+	p.cond = sync.NewCond(&p.mu)
+	p.used, p.create, p.in = true, &wire.Request{Op: wire.OpCreate, Name: "log", Flags: wire.FlagAhead}, place{m.table.root, "log"}
+	wrote := make(chan uint16, 1)
+	go func() { wrote <- m.write(n, &wire.Request{Flags: wire.FlagAppend, Data: []byte("line\n")}) }()
+	within(t, "making the file", func() {
+		for len(m.client.requests(t)) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+	})
+	if r := m.client.requests(t)[0]; r.Op != wire.OpCreate || len(r.Data) > 0 {
+		t.Errorf("sent %+v", r)
+	}
+	m.client.mu.Lock()
+	var k *call
+	for _, k = range m.client.calls {
+	}
+	m.client.mu.Unlock()
+	m.client.forget(k)
+	k.res.Attr = wire.Attr{Ident: 7, Mode: wire.TypeRegular | 0o644, Nlink: 1}
+	k.finish()
+	within(t, "the write", func() {
+		if e := <-wrote; e != 0 {
+			t.Errorf("error %d", e)
+		}
+	})
+	p.mu.Lock()
+	m.sendWrite(n, p)
+	p.mu.Unlock()
+	if all := m.client.requests(t); len(all) != 1 || all[0].Op != wire.OpWrite || all[0].Flags&wire.FlagAppend == 0 || all[0].Ident != 7 {
+		t.Errorf("sent %+v", all)
+	}
+}
+
+// TestMadeAgain: a host that does not remember a request to make a file is told that another one may have carried it out.
+func TestMadeAgain(t *testing.T) {
+	c := newClient()
+	sink := func() net.Conn {
+		a, b := net.Pipe()
+		t.Cleanup(func() { a.Close(); b.Close() })
+		go func() {
+			for buf := make([]byte, 4096); ; {
+				if _, err := b.Read(buf); err != nil {
+					return
+				}
+			}
+		}()
+		return a
+	}
+	c.attach(sink(), true)
+	c.start([]*call{{then: func(*call) {}}}, []wire.Request{{Op: wire.OpCreate, Name: "f", Flags: wire.FlagAhead, Data: []byte("text")}})
+	c.attach(sink(), true)
+	if r := c.requests(t); len(r) != 1 || r[0].Flags != wire.FlagAhead {
+		t.Errorf("a host that remembers it is sent %+v", r)
+	}
+	c.attach(sink(), false)
+	if r := c.requests(t); len(r) != 1 || r[0].Flags != wire.FlagAhead|wire.FlagAgain || string(r[0].Data) != "text" {
+		t.Errorf("one that does not is sent %+v", r)
+	}
+}

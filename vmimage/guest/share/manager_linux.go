@@ -46,7 +46,12 @@ func (m *Manager) Serve(ctx context.Context, conn net.Conn, argument string) {
 
 // Settle waits until the host has all that programs have written to shares and closed: whoever hears of the programs' end finds their files. It is quick where
 // there is nothing to wait for, and does not wait for long when a host does not answer.
-func (m *Manager) Settle() {
+func (m *Manager) Settle() { m.each((*Mount).Settle) }
+
+// Hold does so, too, and has nothing go ahead of the host any more until it connects again.
+func (m *Manager) Hold() { m.each((*Mount).Hold) }
+
+func (m *Manager) each(do func(*Mount)) {
 	m.mu.Lock()
 	all := make([]*Mount, 0, len(m.mounts))
 	for _, share := range m.mounts {
@@ -54,7 +59,7 @@ func (m *Manager) Settle() {
 	}
 	m.mu.Unlock()
 	for _, mount := range all {
-		mount.Settle()
+		do(mount)
 	}
 }
 

@@ -57,6 +57,7 @@ type mount struct {
 	// unsettled are files whose close, or removal, did not wait for the host, which does not have everything yet.
 	unsettled map[*node]struct{}
 	held      atomic.Int64 // bytes of writes that the host has not carried out
+	stalled   atomic.Bool  // the host took too long to carry out what was ahead of it, and is still at it
 	notes     notes
 	missed    missed
 	// starting: there is no host yet to ask, and no program that does.
@@ -146,6 +147,12 @@ func (m *Mount) ended() bool {
 
 // Settle waits until the host has all that programs have written and closed, but not for long when it does not answer.
 func (m *Mount) Settle() { m.m.settleAhead() }
+
+// Hold has the host have all that programs have written and closed, and them wait for it until there is a new connection: the machine is about to be saved.
+func (m *Mount) Hold() {
+	m.m.client.hold()
+	m.m.settleAhead()
+}
 
 // Unmount ends the mount. Requests under way fail, and programs that still use it hear so.
 func (m *Mount) Unmount() error {

@@ -86,7 +86,8 @@ func (m *mount) write(n *node, r *wire.Request) uint16 {
 	if e := p.takeError(); e != 0 {
 		return e
 	}
-	if c := p.create; c != nil && (c.Valid != 0 || r.Flags&wire.FlagKillSUID != 0 && c.Mode&(unix.S_ISUID|unix.S_ISGID) != 0) {
+	appends := r.Flags&wire.FlagAppend != 0 // to a file of the name that somebody else may have made meanwhile
+	if c := p.create; c != nil && (appends || c.Valid != 0 || r.Flags&wire.FlagKillSUID != 0 && c.Mode&(unix.S_ISUID|unix.S_ISGID) != 0) {
 		m.sendWrite(n, p) // what was set holds for what was written before
 	}
 	if p.remove != nil {
@@ -117,7 +118,7 @@ func (m *mount) write(n *node, r *wire.Request) uint16 {
 		m.holdDirty(n)
 	}
 	switch {
-	case p.unheard && !m.roomy(n):
+	case p.unheard && (!m.roomy(n) || !m.client.listening()):
 		return m.drain(n, p, true) // close is not told whether it fits
 	case m.held.Load() > maxHeld:
 		m.drain(n, p, false)
@@ -257,6 +258,12 @@ func (m *mount) written(n *node, k *call, size int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.bytes -= size
+	if k.res.Errno != 0 && p.unheard { // who closed it was not told, nor is anybody who comes
+		m.log.Warn("a file could not be written, of which no program may have heard", "folder", m.pathOf(p.in.dir), "name", p.in.name, "errno", k.res.Errno)
+		m.table.mu.Lock()
+		p.in.dir.madeIn = 0
+		m.table.mu.Unlock()
+	}
 	m.answered(n, p, k.res.Errno)
 }
 

@@ -99,6 +99,7 @@ type table struct {
 	mu     sync.Mutex
 	nodes  map[uint64]*node // by number
 	idents map[uint64]*node
+	moving int               // folders that are being renamed: nothing is made or removed ahead of the host meanwhile, as paths change
 	lost   map[place][]*node // files by the names that they lost
 	root   *node
 	next   uint64

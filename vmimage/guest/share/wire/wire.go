@@ -101,6 +101,7 @@ const (
 	FlagExchange              // OpRename
 	FlagLink                  // OpLink: of a file without a name
 	FlagAhead                 // OpCreate, OpUnlink: no program waits for the answer, which may come together with others; what is asked for in one folder is done in order
+	FlagAgain                 // OpCreate: it may have been carried out; a file that is there must have the very contents, or the answer is EEXIST
 )
 
 // Request is one request. Fields that an operation does not use are zero.
