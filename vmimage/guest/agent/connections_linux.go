@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -118,14 +117,10 @@ func inNetwork(path string, f func() error) error {
 		return nil // its container has ended
 	}
 	defer unix.Close(fd)
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with this goroutine
+	return apart(func() error {
 		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-			done <- nil // left over from a container that has ended
-			return
+			return nil // left over from a container that has ended
 		}
-		done <- f()
-	}()
-	return <-done
+		return f()
+	})
 }

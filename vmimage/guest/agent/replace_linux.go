@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -256,22 +255,17 @@ func place(plan []copied, pid int) error {
 		return err
 	}
 	defer unix.Close(space)
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine, as it is of no use to others
-		result <- func() error {
-			if err := errors.Join(unix.Unshare(unix.CLONE_FS), unix.Setns(space, unix.CLONE_NEWNS)); err != nil {
-				return err
+	return apart(func() error {
+		if err := errors.Join(unix.Unshare(unix.CLONE_FS), unix.Setns(space, unix.CLONE_NEWNS)); err != nil {
+			return err
+		}
+		for i, c := range plan {
+			if err := unix.MoveMount(trees[i], "", unix.AT_FDCWD, c.at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+				return fmt.Errorf("mount at %q: %w", c.at, err)
 			}
-			for i, c := range plan {
-				if err := unix.MoveMount(trees[i], "", unix.AT_FDCWD, c.at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-					return fmt.Errorf("mount at %q: %w", c.at, err)
-				}
-			}
-			return nil
-		}()
-	}()
-	return <-result
+		}
+		return nil
+	})
 }
 
 // mountFlags are the options of a mount that a copy needs to have, too.
