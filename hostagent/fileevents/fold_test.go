@@ -125,6 +125,7 @@ func FuzzFold(f *testing.F) {
 				if e.To = names[script[i+1]%8]; e.To == e.Path || strings.HasPrefix(e.To, e.Path+"/") {
 					continue
 				}
+				e.Dir = e.Dir || e.To == "d" || e.To == "d/e" // what has files below it there had them where it was
 			}
 			in = append(in, e)
 		}
