@@ -198,7 +198,7 @@ func (o *machineCreate) register(f *pflag.FlagSet, getenv func(string) string) {
 	f.StringVar(&o.arch, "arch", "", "architecture: "+strings.Join(vmimage.Arches, ", ")+" (default: this host's)")
 	f.StringVar(&o.image, "image", "", "`IMAGE` to boot: a tag, a digest, or a folder with an image")
 	f.BoolVar(&o.buildImage, "build-image", false, "build the image first if there is none")
-	f.StringArrayVar(&o.shares, "share", nil, "`FOLDER[:PATH][:ro][,type=TYPE][,cache=CACHE]` to share instead of the home folder, type fuse or virtiofs, and its cache watched, auto, always or never; may be repeated")
+	f.StringArrayVar(&o.shares, "share", nil, "`FOLDER[:PATH][:ro][,type=TYPE][,cache=CACHE]` to share instead of the home folder, type fuse or virtiofs, and its cache auto, watched, always or never; may be repeated")
 	f.BoolVar(&o.noShare, "no-share", false, "share no folder")
 	f.StringArrayVar(&o.labels, "label", nil, "`KEY=VALUE` to find the machine by; may be repeated")
 	f.BoolVar(&o.use, "use", false, "use it for dev up from now on")

@@ -63,12 +63,12 @@ type Share struct {
 	ReadOnly bool   `yaml:"read_only,omitempty"`
 	// Type is how it gets there: virtiofs, fuse (a share of our own), or "" for what is best, which is fuse.
 	Type string `yaml:"type,omitempty"`
-	// Cache is how much a guest believes of what it has read through virtiofs: watched (until the host changes it; the same as ""), auto (for a second), always, or never.
+	// Cache is how much a guest believes of what it has read through virtiofs: auto (for a second; the same as ""), watched (until the host changes it), always, or never.
 	Cache string `yaml:"cache,omitempty"`
 }
 
 // shareCaches are the values of Share.Cache.
-var shareCaches = []string{"", hostagent.CacheWatched, hostagent.CacheAuto, hostagent.CacheAlways, hostagent.CacheNever}
+var shareCaches = []string{"", hostagent.CacheAuto, hostagent.CacheWatched, hostagent.CacheAlways, hostagent.CacheNever}
 
 // shareTypes are the values of Share.Type.
 var shareTypes = []string{"", hostagent.ShareFUSE, hostagent.ShareVirtiofs}

@@ -179,7 +179,7 @@ func TestVirtiofsdArgs(t *testing.T) {
 		cache  string
 		want   string
 	}{
-		{virtiofsd{}, true, "", `-f --socket-path=/s -o source=/home/a\,b -o cache=always -o xattr -o announce_submounts -o sandbox=namespace`},
+		{virtiofsd{}, true, "", `-f --socket-path=/s -o source=/home/a\,b -o cache=auto -o xattr -o announce_submounts -o sandbox=namespace`},
 		{virtiofsd{}, false, "auto", `-f --socket-path=/s -o source=/home/a\,b -o cache=auto -o xattr -o announce_submounts -o sandbox=chroot`},
 		{virtiofsd{rust: true, readOnly: true}, true, "watched", "--socket-path=/s --shared-dir=/home/a,b --cache=always --xattr --announce-submounts --inode-file-handles=never --sandbox=chroot --readonly"},
 		{virtiofsd{rust: true}, false, "auto", "--socket-path=/s --shared-dir=/home/a,b --cache=auto --xattr --announce-submounts --inode-file-handles=never --sandbox=namespace"},

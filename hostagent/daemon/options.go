@@ -116,7 +116,7 @@ type Share struct {
 	ReadOnly    bool
 	// Type is one of hostagent's; "": hostagent.ShareFUSE.
 	Type string
-	// Cache is one of hostagent's, for virtiofs; "": hostagent.CacheWatched.
+	// Cache is one of hostagent's, for virtiofs; "": hostagent.CacheAuto.
 	Cache string
 }
 

@@ -350,7 +350,7 @@ func (p *serving) end() error {
 }
 
 // cache is how much of a share by virtiofs is believed.
-func (s Share) cache() string { return cmp.Or(s.Cache, hostagent.CacheWatched) }
+func (s Share) cache() string { return cmp.Or(s.Cache, hostagent.CacheAuto) }
 
 // withGuest completes where a share is in the guest.
 func (s Share) withGuest(goos string) (Share, error) {
