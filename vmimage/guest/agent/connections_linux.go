@@ -118,7 +118,7 @@ func inNetwork(path string, f func() error) error {
 	}
 	defer unix.Close(fd)
 	return apart(func() error {
-		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+		if unix.Setns(fd, unix.CLONE_NEWNET) != nil {
 			return nil // left over from a container that has ended
 		}
 		return f()
