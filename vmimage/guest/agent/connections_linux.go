@@ -118,8 +118,8 @@ func inNetwork(path string, f func() error) error {
 	}
 	defer unix.Close(fd)
 	return apart(func() error {
-		if unix.Setns(fd, unix.CLONE_NEWNET) != nil {
-			return nil // left over from a container that has ended
+		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+			return nil //nolint:nilerr // left over from a container that has ended
 		}
 		return f()
 	})
